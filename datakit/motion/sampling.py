@@ -1,0 +1,107 @@
+"""Read raster layers at continuous pixels without mixing surfaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+#: Neighbouring pixels whose depths differ by more than this share lie on different surfaces. Kubric's own track
+#: code uses the same 5 % step (challenges/point_tracking/dataset.py, snap_to_occluder).
+DEPTH_STEP = 0.05
+
+
+@dataclass(frozen=True)
+class Quad:
+    """The 2x2 pixel centres around N continuous pixels of a raster, and the pixel that contains each.
+
+    Attributes:
+        rows: (N, 4) int64, clamped to the raster.
+        cols: (N, 4) int64, clamped.
+        weights: (N, 4) float64 bilinear.
+        row: (N,) int64 of the containing pixel.
+        col: (N,) int64 of the containing pixel.
+        is_inside: (N,) bool, False where the pixel is off the raster (indices are clamped there).
+    """
+
+    rows: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    weights: Float
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    is_inside: NDArray[np.bool_]
+
+
+def quad_at(uv_px: Float, size: tuple[int, int]) -> Quad:
+    """Find the pixels around continuous positions.
+
+    Args:
+        uv_px: (N, 2) corner origin; NaN counts as outside.
+        size: (W, H).
+
+    >>> quad_at(np.array([[1.0, 0.5]]), (2, 1)).weights.tolist()
+    [[0.5, 0.5, 0.0, 0.0]]
+    """
+    width, height = size
+    is_inside: NDArray[np.bool_] = np.all((uv_px >= 0) & (uv_px <= (width, height)), axis=-1)
+    safe = np.where(is_inside[:, None], uv_px, 0.5)
+    base = np.floor(safe - 0.5)
+    frac = safe - 0.5 - base
+    cols = np.stack([base[:, 0], base[:, 0] + 1] * 2, axis=1)
+    rows = np.repeat(np.stack([base[:, 1], base[:, 1] + 1], axis=1), 2, axis=1)
+    du, dv = frac[:, :1], frac[:, 1:]
+    weights = np.concatenate([(1 - du) * (1 - dv), du * (1 - dv), (1 - du) * dv, du * dv], axis=1)
+    return Quad(
+        rows=np.clip(rows, 0, height - 1).astype(np.int64),
+        cols=np.clip(cols, 0, width - 1).astype(np.int64),
+        weights=weights,
+        row=np.clip(np.floor(safe[:, 1]), 0, height - 1).astype(np.int64),
+        col=np.clip(np.floor(safe[:, 0]), 0, width - 1).astype(np.int64),
+        is_inside=is_inside,
+    )
+
+
+def is_one_surface(quad: Quad, z_depth: NDArray[Any], instances: NDArray[Any] | None) -> NDArray[np.bool_]:
+    """Tell which quads lie on one surface: all depths known, no depth step, one instance.
+
+    Returns:
+        (N,) bool.
+    """
+    z = z_depth[quad.rows, quad.cols].astype(np.float64)
+    same = np.isfinite(z).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        same &= z.max(axis=1) <= (1 + DEPTH_STEP) * z.min(axis=1)
+    if instances is not None:
+        ids = instances[quad.rows, quad.cols]
+        same &= (ids == ids[:, :1]).all(axis=1)
+    return np.asarray(same & quad.is_inside, dtype=np.bool_)
+
+
+def sample_z(quad: Quad, z_depth: NDArray[Any], smooth: NDArray[np.bool_]) -> Float:
+    """Read depth: 1/z bilinearly where `smooth` (exact on planes), the containing pixel elsewhere.
+
+    Returns:
+        (N,) float64, NaN where unknown or off the raster.
+    """
+    nearest = z_depth[quad.row, quad.col].astype(np.float64)
+    nearest[~quad.is_inside] = np.nan
+    z = z_depth[quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
+    nearest[smooth] = 1.0 / (quad.weights[smooth] / z).sum(axis=1)
+    return nearest
+
+
+def sample_vectors(quad: Quad, raster: NDArray[Any], smooth: NDArray[np.bool_]) -> Float:
+    """Read an (H, W, C) raster: bilinearly where `smooth`, the containing pixel elsewhere.
+
+    Returns:
+        (N, C) float64, NaN off the raster.
+    """
+    value = raster[quad.row, quad.col].astype(np.float64)
+    value[~quad.is_inside] = np.nan
+    around = raster[quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
+    value[smooth] = (quad.weights[smooth][..., None] * around).sum(axis=1)
+    return value

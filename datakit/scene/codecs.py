@@ -1,0 +1,146 @@
+"""Image bytes to arrays and back, refusing anything truncated or corrupt."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datakit.errors import FormatError
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+#: No source has images near this; it bounds what a forged header can make us allocate.
+MAX_PIXELS = 1 << 28
+
+
+def check_png(data: bytes, where: str) -> tuple[int, int]:
+    """Check a PNG's structure and every chunk's CRC without decoding it.
+
+    libpng through OpenCV returns half-decoded images for truncated files; this does not.
+
+    Args:
+        data: The file's bytes.
+        where: Its name in messages.
+
+    Returns:
+        (W, H) from its header.
+
+    Raises:
+        FormatError: Not a PNG, truncated, or a chunk's CRC is wrong.
+    """
+    if data[:8] != _PNG_MAGIC:
+        raise FormatError("Not a PNG", where=where, expected=_PNG_MAGIC, found=bytes(data[:8]))
+    at, size = 8, (0, 0)
+    while True:
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind = bytes(data[at + 4 : at + 8])
+        end = at + 12 + length
+        if len(data) < at + 12 or end > len(data):
+            raise FormatError(
+                "PNG is truncated",
+                where=f"{where}, byte {at}",
+                expected="a whole chunk",
+                found=f"{len(data)} bytes",
+            )
+        crc = int.from_bytes(data[end - 4 : end], "big")
+        if zlib.crc32(data[at + 4 : end - 4]) != crc:
+            raise FormatError(
+                "PNG chunk has a wrong CRC",
+                where=f"{where}, chunk {kind!r} at byte {at}",
+                expected=f"{crc:#010x}",
+                found=f"{zlib.crc32(data[at + 4 : end - 4]):#010x}",
+            )
+        if at == 8:
+            if kind != b"IHDR" or length != 13:
+                raise FormatError("PNG does not begin with IHDR", where=where, expected=b"IHDR", found=kind)
+            size = (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
+            if not 0 < size[0] * size[1] <= MAX_PIXELS:
+                raise FormatError("PNG claims an absurd size", where=where, expected="a photo", found=size)
+        if kind == b"IEND":
+            return size
+        at = end
+
+
+def check_jpeg(data: bytes, where: str) -> tuple[int, int]:
+    """Check that a JPEG begins and ends as one, and read its size.
+
+    Raises:
+        FormatError: Not a JPEG, or truncated.
+    """
+    if data[:3] != _JPEG_MAGIC:
+        raise FormatError("Not a JPEG", where=where, expected=_JPEG_MAGIC, found=bytes(data[:3]))
+    # Some encoders pad the end with zeros.
+    if not bytes(data).rstrip(b"\0").endswith(_JPEG_END):
+        raise FormatError("JPEG is truncated", where=where, expected="an end marker", found=bytes(data[-2:]))
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except Exception as error:
+        raise FormatError("JPEG header cannot be read", where=where, found=error) from error
+
+
+def check_image(codec: str, data: bytes, where: str) -> tuple[int, int]:
+    """Check the bytes of a "png" or "jpeg" and return (W, H)."""
+    return check_png(data, where) if codec == "png" else check_jpeg(data, where)
+
+
+def decode_image(data: bytes, where: str) -> NDArray[Any]:
+    """Decode a PNG or JPEG.
+
+    Args:
+        data: The file's bytes.
+        where: Its name in messages.
+
+    Returns:
+        (H, W) or (H, W, C) uint8 or uint16, RGB order; a palette PNG gives its indices.
+
+    Raises:
+        FormatError: The bytes are truncated or corrupt.
+    """
+    if data[:8] == _PNG_MAGIC:
+        check_png(data, where)
+        if data[24] == 16 or data[25] in (
+            2,
+            6,
+        ):  # bit depth, colour type: RGB and RGBA decode the same in both
+            return _decode_opencv(data, where)
+    else:
+        check_jpeg(data, where)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            plain = image if image.mode in ("P", "L", "RGB", "RGBA", "1") else image.convert("RGB")
+            return np.array(plain, dtype=np.uint8)
+    except Exception as error:
+        raise FormatError("Image cannot be decoded", where=where, found=error) from error
+
+
+def _decode_opencv(data: bytes, where: str) -> NDArray[Any]:
+    # Pillow cuts 16-bit RGB PNGs to 8 bit in silence, so these go through OpenCV, which gives BGR.
+    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None:
+        raise FormatError("PNG cannot be decoded", where=where, found=f"{len(data)} bytes")
+    if array.ndim == 3:
+        code = cv2.COLOR_BGRA2RGBA if array.shape[2] == 4 else cv2.COLOR_BGR2RGB
+        array = cv2.cvtColor(array, code)
+    return np.asarray(array)
+
+
+def encode_png(array: NDArray[Any], level: int = 3) -> bytes:
+    """Encode an (H, W), (H, W, 3) RGB or (H, W, 4) RGBA array of uint8 or uint16 losslessly.
+
+    >>> decode_image(encode_png(np.array([[1, 60000]], np.uint16)), "x").tolist()
+    [[1, 60000]]
+    """
+    if array.ndim == 3 and array.shape[2] >= 3:
+        code = cv2.COLOR_RGBA2BGRA if array.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        array = cv2.cvtColor(array, code)
+    ok, data = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, level])
+    if not ok:
+        raise ValueError(f"OpenCV cannot write a PNG of shape {array.shape} {array.dtype}")
+    return bytes(data)

@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
+
+
+@pytest.fixture(scope="session")
+def samples_dir() -> Path:
+    """Native sample data that is not part of the repository; tests that need it skip without it."""
+    if not _SAMPLES.is_dir():
+        pytest.skip("no native samples beside this checkout")
+    return _SAMPLES
