@@ -44,6 +44,7 @@ class Reason(IntEnum):
     MOTION_UNKNOWN = 11
     NO_TRAJECTORY_NEAR = 12
     NO_OBJECT_COORDS = 13
+    TARGET_DEPTH_EDGE = 14
 
 
 @dataclass(frozen=True)

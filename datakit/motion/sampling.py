@@ -13,6 +13,8 @@ Float = NDArray[np.float64]
 #: Neighbouring pixels whose depths differ by more than this share lie on different surfaces. Kubric's own track
 #: code uses the same 5 % step (challenges/point_tracking/dataset.py, snap_to_occluder).
 DEPTH_STEP = 0.05
+#: How much a step of 1/z may differ from the one beside it on one surface, as a share of the step.
+_LINEARITY = 0.25
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,36 @@ def quad_at(uv_px: Float, size: tuple[int, int]) -> Quad:
 
 
 def is_one_surface(quad: Quad, z_depth: NDArray[Any], instances: NDArray[Any] | None) -> NDArray[np.bool_]:
-    """Tell which quads lie on one surface: all depths known, no depth step, one instance.
+    """Tell which quads lie on one surface: all depths known, no depth step along any side, one instance.
+
+    A large step is no edge where 1/z goes on changing at the same rate on one of its sides: planes are linear in
+    1/z, and a floor seen at a grazing angle changes by more than `DEPTH_STEP` a pixel.
 
     Returns:
         (N,) bool.
     """
-    z = z_depth[quad.rows, quad.cols].astype(np.float64)
-    same = np.isfinite(z).all(axis=1)
-    with np.errstate(invalid="ignore"):
-        same &= z.max(axis=1) <= (1 + DEPTH_STEP) * z.min(axis=1)
+    height, width = z_depth.shape
+    reach = np.arange(-1, 3)
+    rows = np.clip(quad.rows[:, :1] + reach, 0, height - 1)
+    cols = np.clip(quad.cols[:, :1] + reach, 0, width - 1)
+    rows[:, 1:3], cols[:, 1:3] = quad.rows[:, [0, 2]], quad.cols[:, [0, 1]]
+    inverse = 1.0 / z_depth[rows[:, :, None], cols[:, None, :]].astype(np.float64)
+    same = _is_step_free(inverse[:, 1:3, :]).all(axis=1)
+    same &= _is_step_free(np.swapaxes(inverse[:, :, 1:3], 1, 2)).all(axis=1)
     if instances is not None:
         ids = instances[quad.rows, quad.cols]
         same &= (ids == ids[:, :1]).all(axis=1)
     return np.asarray(same & quad.is_inside, dtype=np.bool_)
+
+
+def _is_step_free(inverse_z: Float) -> NDArray[np.bool_]:
+    """Judge the middle step of (..., 4) values of 1/z along a line."""
+    before, step, after = np.moveaxis(np.diff(inverse_z, axis=-1), -1, 0)
+    with np.errstate(invalid="ignore"):
+        is_small = np.abs(step) <= DEPTH_STEP * np.minimum(inverse_z[..., 1], inverse_z[..., 2])
+        deviation = np.fmin(np.abs(step - before), np.abs(step - after))
+        goes_on = deviation <= _LINEARITY * np.abs(step)
+    return np.asarray(is_small | goes_on, dtype=np.bool_)
 
 
 def sample_z(quad: Quad, z_depth: NDArray[Any], smooth: NDArray[np.bool_]) -> Float:

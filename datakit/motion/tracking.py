@@ -18,7 +18,7 @@ from datakit.geometry import (
 from datakit.scene.read import Scene, View
 
 from .carry import carry_points, instance_rows
-from .kinds import MotionKind, Reason, Tracks, Visibility
+from .kinds import Reason, Tracks, Visibility
 from .sampling import is_one_surface, quad_at, sample_vectors, sample_z
 from .visibility import depth_test
 
@@ -196,7 +196,7 @@ def _from_box(
     if motion.world_from_box is None:
         raise UsageError("Scene has no boxes for its object coordinates", where=scene.path)
     rows = instance_rows(motion, instance)
-    has_box = (rows >= 0) & (m_tgt >= 0) & (motion.instance_motion[rows] == MotionKind.RIGID)
+    has_box = (rows >= 0) & (m_tgt >= 0)
     points = np.full_like(object_coords, np.nan)
     points[has_box] = transform_points(
         motion.world_from_box[m_tgt[has_box], rows[has_box]], object_coords[has_box]

@@ -29,6 +29,7 @@ def depth_test(
 
     The tolerance is relative to z plus a quarter of the depth's local change, so that slanted surfaces do not
     occlude themselves. A point in front of everything observed contradicts the depth map: unknown, not visible.
+    So is a point at a depth edge that is behind the pixel it falls in but fits the pixel beside it.
 
     Args:
         quad: Where N points project on the depth grid.
@@ -52,6 +53,7 @@ def depth_test(
         # At a depth edge the containing pixel may show the far side while the point lies on the near one.
         agrees_nearby = (np.abs(around - z_point[:, None]) <= margin[:, None]).any(axis=1)
     contradicts = is_in_front & ~agrees_nearby
+    is_at_edge = is_behind & agrees_nearby & ~smooth
     is_other = np.zeros(len(z_point), dtype=bool)
     if instances is not None:
         is_other = (instances[quad.rows, quad.cols] != instance[:, None]).all(axis=1) & ~contradicts
@@ -59,6 +61,7 @@ def depth_test(
     reason = np.full(len(z_point), Reason.SEEN, np.uint8)
     for mask, new_state, new_reason in (
         (is_behind, Visibility.OCCLUDED, Reason.BEHIND_SURFACE),
+        (is_at_edge, Visibility.UNKNOWN, Reason.TARGET_DEPTH_EDGE),
         (is_other, Visibility.OCCLUDED, Reason.BEHIND_OTHER_INSTANCE),
         (contradicts, Visibility.UNKNOWN, Reason.TARGET_CONTRADICTS),
         (np.isnan(observed), Visibility.UNKNOWN, Reason.TARGET_NO_DEPTH),
