@@ -56,7 +56,7 @@ def depth_test(
     is_at_edge = is_behind & agrees_nearby & ~smooth
     is_other = np.zeros(len(z_point), dtype=bool)
     if instances is not None:
-        is_other = (instances[quad.rows, quad.cols] != instance[:, None]).all(axis=1) & ~contradicts
+        is_other = (instances[quad.rows, quad.cols] != instance[:, None]).all(axis=1)
     state = np.full(len(z_point), Visibility.VISIBLE, np.uint8)
     reason = np.full(len(z_point), Reason.SEEN, np.uint8)
     for mask, new_state, new_reason in (

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from datakit import ConventionError, MotionKind, Reason, UsageError, Visibility, open_scene
-from datakit.motion import carry_points
+from datakit.motion import DEPTH_TOLERANCE, carry_points
+from datakit.motion.sampling import quad_at
+from datakit.motion.visibility import depth_test
 from datakit.scene import Frame, LayerRecord, MotionRecord, encode_png, write_scene
 from tests.tiny import tiny_stream, write_tiny
 
@@ -86,6 +88,37 @@ def test_a_point_in_front_of_the_map_contradicts_it(tmp_path: Path) -> None:
     with open_scene(tmp_path / "s.h5") as scene:
         tracks = scene.track("cam", [[30.0, 5.0]], 0, 1)
     assert (tracks.state[0], tracks.reason[0]) == (Visibility.UNKNOWN, Reason.TARGET_CONTRADICTS)
+
+
+def test_at_a_depth_edge_the_map_does_not_decide(scene) -> None:
+    """The square covers u > 12 at t = 0: wall points half a pixel beside it fit one neighbour, not the other."""
+    z_map, instances = scene.views["cam"].z_depth(0), scene.views["cam"].instances(0)
+    uv = np.array([[12.2, 15.5], [11.8, 15.5], [9.0, 15.5], [20.0, 15.5]])
+    state, reason = depth_test(
+        quad_at(uv, (WIDTH, HEIGHT)), np.full(4, 10.0), np.zeros(4, np.uint32), z_map, instances, "rendered"
+    )
+    assert state.tolist() == [Visibility.UNKNOWN, Visibility.VISIBLE, Visibility.VISIBLE, Visibility.OCCLUDED]
+    assert reason[0] == Reason.TARGET_DEPTH_EDGE
+
+
+def test_another_instance_at_the_same_depth_occludes() -> None:
+    """A floor point under an object that stands on it: the depths agree, the instances do not."""
+    flat = np.full((5, 5), 4.0, np.float32)
+    ids = np.zeros((5, 5), np.uint32)
+    ids[:, 2:] = 7
+    quad = quad_at(np.array([[1.0, 2.5], [4.0, 2.5]]), (5, 5))
+    state, reason = depth_test(quad, np.full(2, 4.0), np.zeros(2, np.uint32), flat, ids, "rendered")
+    assert state.tolist() == [Visibility.VISIBLE, Visibility.OCCLUDED]
+    assert reason[1] == Reason.BEHIND_OTHER_INSTANCE
+
+
+def test_tolerance_follows_the_kind_of_depth() -> None:
+    flat, quad = np.full((5, 5), 4.0, np.float32), quad_at(np.array([[2.5, 2.5]]), (5, 5))
+    for kind, share in DEPTH_TOLERANCE.items():
+        for factor, want in ((0.9, Visibility.VISIBLE), (1.1, Visibility.OCCLUDED)):
+            z_point = np.array([4.0 / (1 - factor * share)])
+            state, _ = depth_test(quad, z_point, np.zeros(1, np.uint32), flat, None, kind)
+            assert state[0] == want, (kind, factor)
 
 
 def test_unknown_poses_are_unknown(tmp_path: Path) -> None:
@@ -201,7 +234,7 @@ def test_explicit_trajectories_carry_the_points_between_them() -> None:
 
 def test_points_far_from_any_trajectory_are_unknown() -> None:
     motion, rest = deforming_motion(0.1)
-    points = np.array([[0.0, 0, 0], [0, 0, 0.5], [5, 5, 5]])
+    points = np.array([[0.0, 0, 0], [0, 0, 0.25], [5, 5, 5]])  # on the sheet, 2.5 spacings off, far away
     ids = np.full(3, 3, np.uint32)
     moved, reason = carry_points(motion, points, ids, np.zeros(3, np.int64), np.ones(3, np.int64))
     assert reason.tolist() == [Reason.SEEN, Reason.NO_TRAJECTORY_NEAR, Reason.NO_TRAJECTORY_NEAR]

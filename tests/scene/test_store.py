@@ -120,7 +120,7 @@ def frames_of(stream: SceneStream, *order: int) -> SceneStream:
     return stream
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1, 3), (0, 0, 1, 2, 3)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1, 3), (0, 0, 1, 2, 3), (0, 2, 3, 3)])
 def test_missing_swapped_and_repeated_frames_are_refused(tmp_path: Path, order: tuple[int, ...]) -> None:
     with pytest.raises(ConventionError):
         write_scene(tmp_path / "s.h5", frames_of(tiny_stream(), *order))

@@ -1,0 +1,83 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from datakit import FormatError
+from datakit.scene import check_png, decode_image, encode_png
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_is_lossless_in_every_form(shape: tuple[int, ...], dtype: type) -> None:
+    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    data = encode_png(array)
+    assert check_png(data, "x") == (7, 5)
+    found = decode_image(data, "x")
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, array)
+
+
+def test_channels_are_red_green_blue_for_others_too() -> None:
+    array = np.zeros((2, 2, 3), np.uint8)
+    array[..., 0] = 200
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    assert decode_image(buffer.getvalue(), "x")[0, 0].tolist() == [200, 0, 0]
+    assert np.asarray(Image.open(io.BytesIO(encode_png(array))))[0, 0].tolist() == [200, 0, 0]
+    jpeg = cv2.imencode(".jpg", array[..., ::-1])[1].tobytes()
+    assert decode_image(jpeg, "x")[0, 0, 0] > 190
+
+
+def test_palette_png_gives_indices_not_colours() -> None:
+    image = Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8), mode="P")
+    image.putpalette([9, 9, 9, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    assert decode_image(buffer.getvalue(), "x").tolist() == [[0, 1], [2, 3]]
+
+
+@given(st.data())
+def test_any_damage_to_a_png_is_found(data: st.DataObject) -> None:
+    good = encode_png(np.arange(300, dtype=np.uint16).reshape(10, 30))
+    if data.draw(st.booleans()):
+        bad = good[: data.draw(st.integers(0, len(good) - 1))]
+    else:
+        at = data.draw(st.integers(0, len(good) - 1))
+        bad = good[:at] + bytes([good[at] ^ (1 << data.draw(st.integers(0, 7)))]) + good[at + 1 :]
+    with pytest.raises(FormatError):
+        decode_image(bad, "file.png")
+
+
+def test_errors_name_the_file_and_the_place() -> None:
+    good = encode_png(np.zeros((4, 4), np.uint8))
+    with pytest.raises(FormatError, match="truncated") as error:
+        check_png(good[:-5], "scene/rgba_00003.png")
+    assert "scene/rgba_00003.png, byte" in error.value.where
+    wrong_crc = good[:29] + bytes([good[29] ^ 1]) + good[30:]
+    with pytest.raises(FormatError, match="CRC") as error:
+        check_png(wrong_crc, "x")
+    assert error.value.expected.startswith("0x") and error.value.found.startswith("0x")
+
+
+def test_forged_size_is_refused_before_anything_is_allocated() -> None:
+    import zlib
+
+    good = bytearray(encode_png(np.zeros((4, 4), np.uint8)))
+    good[16:24] = (2**31 - 1).to_bytes(4, "big") * 2
+    good[29:33] = zlib.crc32(good[12:29]).to_bytes(4, "big")
+    with pytest.raises(FormatError, match="absurd size"):
+        decode_image(bytes(good), "x")
+
+
+def test_truncated_jpeg_is_refused() -> None:
+    good = cv2.imencode(".jpg", np.full((40, 40, 3), 99, np.uint8))[1].tobytes()
+    assert decode_image(good, "x").shape == (40, 40, 3)
+    assert decode_image(good + b"\0\0", "x").shape == (40, 40, 3)  # padding after the end is common
+    for bad in (good[:-2], good[: len(good) // 2], b"", b"GIF89a"):
+        with pytest.raises(FormatError):
+            decode_image(bad, "x")
