@@ -1,4 +1,7 @@
-"""Read raster layers at continuous pixels without mixing surfaces."""
+"""Read raster layers at continuous pixels without mixing surfaces.
+
+Rasters come as stacks (T, H, W[, C]) so that points of many frames are read in one go.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,10 @@ _LINEARITY = 0.25
 
 @dataclass(frozen=True)
 class Quad:
-    """The 2x2 pixel centres around N continuous pixels of a raster, and the pixel that contains each.
+    """The 2x2 pixel centres around N continuous pixels of a stack of rasters, and the pixel that contains each.
 
     Attributes:
+        frame: (N,) int64, which raster of the stack.
         rows: (N, 4) int64, clamped to the raster.
         cols: (N, 4) int64, clamped.
         weights: (N, 4) float64 bilinear.
@@ -30,6 +34,7 @@ class Quad:
         is_inside: (N,) bool, False where the pixel is off the raster (indices are clamped there).
     """
 
+    frame: NDArray[np.int64]
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
     weights: Float
@@ -38,12 +43,13 @@ class Quad:
     is_inside: NDArray[np.bool_]
 
 
-def quad_at(uv_px: Float, size: tuple[int, int]) -> Quad:
+def quad_at(uv_px: Float, size: tuple[int, int], frame: NDArray[np.int64] | int = 0) -> Quad:
     """Find the pixels around continuous positions.
 
     Args:
         uv_px: (N, 2) corner origin; NaN counts as outside.
         size: (W, H).
+        frame: (N,) or one index into the stack.
 
     >>> quad_at(np.array([[1.0, 0.5]]), (2, 1)).weights.tolist()
     [[0.5, 0.5, 0.0, 0.0]]
@@ -58,6 +64,7 @@ def quad_at(uv_px: Float, size: tuple[int, int]) -> Quad:
     du, dv = frac[:, :1], frac[:, 1:]
     weights = np.concatenate([(1 - du) * (1 - dv), du * (1 - dv), (1 - du) * dv, du * dv], axis=1)
     return Quad(
+        frame=np.broadcast_to(np.asarray(frame, np.int64), len(uv_px)),
         rows=np.clip(rows, 0, height - 1).astype(np.int64),
         cols=np.clip(cols, 0, width - 1).astype(np.int64),
         weights=weights,
@@ -73,19 +80,25 @@ def is_one_surface(quad: Quad, z_depth: NDArray[Any], instances: NDArray[Any] | 
     A large step is no edge where 1/z goes on changing at the same rate on one of its sides: planes are linear in
     1/z, and a floor seen at a grazing angle changes by more than `DEPTH_STEP` a pixel.
 
+    Args:
+        quad: N quads.
+        z_depth: (T, H, W), NaN unknown.
+        instances: (T, H, W), or None.
+
     Returns:
         (N,) bool.
     """
-    height, width = z_depth.shape
+    height, width = z_depth.shape[1:]
     reach = np.arange(-1, 3)
     rows = np.clip(quad.rows[:, :1] + reach, 0, height - 1)
     cols = np.clip(quad.cols[:, :1] + reach, 0, width - 1)
     rows[:, 1:3], cols[:, 1:3] = quad.rows[:, [0, 2]], quad.cols[:, [0, 1]]
-    inverse = 1.0 / z_depth[rows[:, :, None], cols[:, None, :]].astype(np.float64)
+    frame = quad.frame[:, None]
+    inverse = 1.0 / z_depth[frame[..., None], rows[:, :, None], cols[:, None, :]].astype(np.float64)
     same = _is_step_free(inverse[:, 1:3, :]).all(axis=1)
     same &= _is_step_free(np.swapaxes(inverse[:, :, 1:3], 1, 2)).all(axis=1)
     if instances is not None:
-        ids = instances[quad.rows, quad.cols]
+        ids = instances[frame, quad.rows, quad.cols]
         same &= (ids == ids[:, :1]).all(axis=1)
     return np.asarray(same & quad.is_inside, dtype=np.bool_)
 
@@ -106,21 +119,21 @@ def sample_z(quad: Quad, z_depth: NDArray[Any], smooth: NDArray[np.bool_]) -> Fl
     Returns:
         (N,) float64, NaN where unknown or off the raster.
     """
-    nearest = z_depth[quad.row, quad.col].astype(np.float64)
+    nearest = z_depth[quad.frame, quad.row, quad.col].astype(np.float64)
     nearest[~quad.is_inside] = np.nan
-    z = z_depth[quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
+    z = z_depth[quad.frame[smooth, None], quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
     nearest[smooth] = 1.0 / (quad.weights[smooth] / z).sum(axis=1)
     return nearest
 
 
 def sample_vectors(quad: Quad, raster: NDArray[Any], smooth: NDArray[np.bool_]) -> Float:
-    """Read an (H, W, C) raster: bilinearly where `smooth`, the containing pixel elsewhere.
+    """Read (T, H, W, C) rasters: bilinearly where `smooth`, the containing pixel elsewhere.
 
     Returns:
         (N, C) float64, NaN off the raster.
     """
-    value = raster[quad.row, quad.col].astype(np.float64)
+    value = raster[quad.frame, quad.row, quad.col].astype(np.float64)
     value[~quad.is_inside] = np.nan
-    around = raster[quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
+    around = raster[quad.frame[smooth, None], quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
     value[smooth] = (quad.weights[smooth][..., None] * around).sum(axis=1)
     return value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,6 +9,7 @@ from datakit.errors import ConventionError, UsageError
 from datakit.geometry import (
     homography_points,
     invert_rigid,
+    pixel_centres,
     project_distorted,
     transform_points,
     unproject_distorted,
@@ -128,20 +127,23 @@ def _on_layer(view: View, name: str, uv_px: Float, t: int) -> Float:
     return uv_px if np.array_equal(colour, layer) else homography_points(layer @ np.linalg.inv(colour), uv_px)
 
 
-def _instances_on_depth_grid(view: View, t: int) -> NDArray[np.uint32] | None:
-    instances = view.instances(t)
-    if instances is None or "z_depth" not in view.layers:
-        return instances
-    same = np.array_equal(view.layer_intrinsics("instances")[t], view.depth_intrinsics[t])
-    if instances.shape[::-1] == view.depth_size and same:
+def _depth_maps(view: View, t: int) -> tuple[NDArray[np.float32] | None, NDArray[np.uint32] | None]:
+    """Depth and instances of frame t on the depth grid, as stacks of one: (1, H, W) each, or None."""
+    z_depth, instances = view.z_depth(t), view.instances(t)
+    if z_depth is None:
+        return None, None
+    if instances is not None:
+        instances = _on_depth_grid(view, t, instances)[None]
+    return z_depth[None], instances
+
+
+def _on_depth_grid(view: View, t: int, instances: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    own, depth = view.layer_intrinsics("instances")[t], view.depth_intrinsics[t]
+    if instances.shape[::-1] == view.depth_size and np.array_equal(own, depth):
         return instances
     # Labels are never interpolated: each depth pixel takes the label of the pixel its centre falls on.
-    from datakit.geometry import pixel_centres
-
-    grid = view.layer_intrinsics("instances")[t] @ np.linalg.inv(view.depth_intrinsics[t])
-    quad = quad_at(
-        homography_points(grid, pixel_centres(view.depth_size).reshape(-1, 2)), instances.shape[::-1]
-    )
+    centres = homography_points(own @ np.linalg.inv(depth), pixel_centres(view.depth_size).reshape(-1, 2))
+    quad = quad_at(centres, view.layer_size("instances"))
     return instances[quad.row, quad.col].reshape(view.depth_size[::-1])
 
 
@@ -149,15 +151,14 @@ def _lift_depth(
     scene: Scene, view: View, uv_px: Float, t: int
 ) -> tuple[Float, NDArray[np.uint32], NDArray[np.uint8]]:
     """World points, instance ids and reasons of pixels of frame t, from its depth map."""
-    z_map = view.z_depth(t)
-    instances = _instances_on_depth_grid(view, t)
+    z_maps, ids_maps = _depth_maps(view, t)
     ids = np.zeros(len(uv_px), np.uint32)
     z = np.full(len(uv_px), np.nan)
-    if z_map is not None:
+    if z_maps is not None:
         quad = quad_at(_on_layer(view, "z_depth", uv_px, t), view.depth_size)
-        z = sample_z(quad, z_map, is_one_surface(quad, z_map, instances))
-        if instances is not None:
-            ids = instances[quad.row, quad.col]
+        z = sample_z(quad, z_maps, is_one_surface(quad, z_maps, ids_maps))
+        if ids_maps is not None:
+            ids = ids_maps[quad.frame, quad.row, quad.col]
     rays = unproject_distorted(
         uv_px, z, view.intrinsics[t], view.record["camera_model"], view.record["distortion"]
     )
@@ -176,9 +177,9 @@ def _lift_object_coords(
     quad = quad_at(_on_layer(view, "object_coords", uv_px, t), view.layer_size("object_coords"))
     smooth = np.zeros(len(uv_px), bool)
     if z_map is not None and z_map.shape == instances.shape == coords.shape[:2]:
-        smooth = is_one_surface(quad, z_map, instances)
+        smooth = is_one_surface(quad, z_map[None], instances[None])
     ids = instances[quad.row, quad.col]
-    return sample_vectors(quad, coords, smooth), ids, _source_reason(view, uv_px, t, quad.is_inside)
+    return sample_vectors(quad, coords[None], smooth), ids, _source_reason(view, uv_px, t, quad.is_inside)
 
 
 def _source_reason(view: View, uv_px: Float, t: int, has_value: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -219,12 +220,10 @@ def _look(
         points_cam, view.intrinsics[t], view.record["camera_model"], view.record["distortion"]
     )
     reason[:] = Reason.TARGET_NO_DEPTH
-    z_map: NDArray[Any] | None = view.z_depth(t)
-    if z_map is not None and view.depth_kind is not None:
+    z_maps, ids_maps = _depth_maps(view, t)
+    if z_maps is not None and view.depth_kind is not None:
         quad = quad_at(_on_layer(view, "z_depth", uv, t), view.depth_size)
-        state, reason = depth_test(
-            quad, z, instance, z_map, _instances_on_depth_grid(view, t), view.depth_kind
-        )
+        state, reason = depth_test(quad, z, instance, z_maps, ids_maps, view.depth_kind)
     is_outside = ~((uv >= 0) & (uv <= view.size)).all(axis=-1)
     state[is_outside], reason[is_outside] = Visibility.OUTSIDE, Reason.OUT_OF_IMAGE
     state[z <= 0], reason[z <= 0] = Visibility.OUTSIDE, Reason.BEHIND_CAMERA

@@ -35,14 +35,14 @@ def depth_test(
         quad: Where N points project on the depth grid.
         z_point: (N,) their depth.
         instance: (N,) their instance id.
-        z_depth: (H, W), NaN unknown.
-        instances: (H, W) on the same grid, or None.
+        z_depth: (T, H, W), NaN unknown.
+        instances: (T, H, W) on the same grid, or None.
         depth_kind: Key of `DEPTH_TOLERANCE`.
 
     Returns:
         state (N,) `Visibility`, reason (N,) `Reason`.
     """
-    around = z_depth[quad.rows, quad.cols].astype(np.float64)
+    around = z_depth[quad.frame[:, None], quad.rows, quad.cols].astype(np.float64)
     smooth = is_one_surface(quad, z_depth, instances)
     observed = sample_z(quad, z_depth, smooth)
     spread = np.where(smooth, around.max(axis=1) - around.min(axis=1), 0.0)
@@ -56,7 +56,7 @@ def depth_test(
     is_at_edge = is_behind & agrees_nearby & ~smooth
     is_other = np.zeros(len(z_point), dtype=bool)
     if instances is not None:
-        is_other = (instances[quad.rows, quad.cols] != instance[:, None]).all(axis=1)
+        is_other = (instances[quad.frame[:, None], quad.rows, quad.cols] != instance[:, None]).all(axis=1)
     state = np.full(len(z_point), Visibility.VISIBLE, np.uint8)
     reason = np.full(len(z_point), Reason.SEEN, np.uint8)
     for mask, new_state, new_reason in (

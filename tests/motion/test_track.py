@@ -95,7 +95,12 @@ def test_at_a_depth_edge_the_map_does_not_decide(scene) -> None:
     z_map, instances = scene.views["cam"].z_depth(0), scene.views["cam"].instances(0)
     uv = np.array([[12.2, 15.5], [11.8, 15.5], [9.0, 15.5], [20.0, 15.5]])
     state, reason = depth_test(
-        quad_at(uv, (WIDTH, HEIGHT)), np.full(4, 10.0), np.zeros(4, np.uint32), z_map, instances, "rendered"
+        quad_at(uv, (WIDTH, HEIGHT)),
+        np.full(4, 10.0),
+        np.zeros(4, np.uint32),
+        z_map[None],
+        instances[None],
+        "rendered",
     )
     assert state.tolist() == [Visibility.UNKNOWN, Visibility.VISIBLE, Visibility.VISIBLE, Visibility.OCCLUDED]
     assert reason[0] == Reason.TARGET_DEPTH_EDGE
@@ -107,7 +112,9 @@ def test_another_instance_at_the_same_depth_occludes() -> None:
     ids = np.zeros((5, 5), np.uint32)
     ids[:, 2:] = 7
     quad = quad_at(np.array([[1.0, 2.5], [4.0, 2.5]]), (5, 5))
-    state, reason = depth_test(quad, np.full(2, 4.0), np.zeros(2, np.uint32), flat, ids, "rendered")
+    state, reason = depth_test(
+        quad, np.full(2, 4.0), np.zeros(2, np.uint32), flat[None], ids[None], "rendered"
+    )
     assert state.tolist() == [Visibility.VISIBLE, Visibility.OCCLUDED]
     assert reason[1] == Reason.BEHIND_OTHER_INSTANCE
 
@@ -117,7 +124,7 @@ def test_tolerance_follows_the_kind_of_depth() -> None:
     for kind, share in DEPTH_TOLERANCE.items():
         for factor, want in ((0.9, Visibility.VISIBLE), (1.1, Visibility.OCCLUDED)):
             z_point = np.array([4.0 / (1 - factor * share)])
-            state, _ = depth_test(quad, z_point, np.zeros(1, np.uint32), flat, None, kind)
+            state, _ = depth_test(quad, z_point, np.zeros(1, np.uint32), flat[None], None, kind)
             assert state[0] == want, (kind, factor)
 
 
