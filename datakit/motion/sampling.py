@@ -18,6 +18,8 @@ Float = NDArray[np.float64]
 DEPTH_STEP = 0.05
 #: How much a step of 1/z may differ from the one beside it on one surface, as a share of the step.
 _LINEARITY = 0.25
+#: Largest change of 1/z over a pixel that is still followed as the slope of a surface, as a share of it.
+_STEEPEST = 0.3
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Quad:
         weights: (N, 4) float64 bilinear.
         row: (N,) int64 of the containing pixel.
         col: (N,) int64 of the containing pixel.
+        offset: (N, 2) float64 (u, v) from the containing pixel's centre, in pixels.
         is_inside: (N,) bool, False where the pixel is off the raster (indices are clamped there).
     """
 
@@ -40,6 +43,7 @@ class Quad:
     weights: Float
     row: NDArray[np.int64]
     col: NDArray[np.int64]
+    offset: Float
     is_inside: NDArray[np.bool_]
 
 
@@ -63,13 +67,16 @@ def quad_at(uv_px: Float, size: tuple[int, int], frame: NDArray[np.int64] | int 
     rows = np.repeat(np.stack([base[:, 1], base[:, 1] + 1], axis=1), 2, axis=1)
     du, dv = frac[:, :1], frac[:, 1:]
     weights = np.concatenate([(1 - du) * (1 - dv), du * (1 - dv), (1 - du) * dv, du * dv], axis=1)
+    row = np.clip(np.floor(safe[:, 1]), 0, height - 1).astype(np.int64)
+    col = np.clip(np.floor(safe[:, 0]), 0, width - 1).astype(np.int64)
     return Quad(
         frame=np.broadcast_to(np.asarray(frame, np.int64), len(uv_px)),
         rows=np.clip(rows, 0, height - 1).astype(np.int64),
         cols=np.clip(cols, 0, width - 1).astype(np.int64),
         weights=weights,
-        row=np.clip(np.floor(safe[:, 1]), 0, height - 1).astype(np.int64),
-        col=np.clip(np.floor(safe[:, 0]), 0, width - 1).astype(np.int64),
+        row=row,
+        col=col,
+        offset=safe - np.stack([col, row], axis=1) - 0.5,
         is_inside=is_inside,
     )
 
@@ -113,17 +120,47 @@ def _is_step_free(inverse_z: Float) -> NDArray[np.bool_]:
     return np.asarray(is_small | goes_on, dtype=np.bool_)
 
 
-def sample_z(quad: Quad, z_depth: NDArray[Any], smooth: NDArray[np.bool_]) -> Float:
-    """Read depth: 1/z bilinearly where `smooth` (exact on planes), the containing pixel elsewhere.
+def sample_z(quad: Quad, z_depth: NDArray[Any], smooth: NDArray[np.bool_]) -> tuple[Float, Float]:
+    """Read depth: 1/z bilinearly where `smooth`, else the containing pixel's surface extended; exact on planes.
+
+    Args:
+        quad: N quads.
+        z_depth: (T, H, W), NaN unknown.
+        smooth: (N,) from `is_one_surface`.
 
     Returns:
-        (N,) float64, NaN where unknown or off the raster.
+        z (N,) float64, NaN where unknown or off the raster; and how much depth changes over a pixel there, (N,).
     """
-    nearest = z_depth[quad.frame, quad.row, quad.col].astype(np.float64)
-    nearest[~quad.is_inside] = np.nan
-    z = z_depth[quad.frame[smooth, None], quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
-    nearest[smooth] = 1.0 / (quad.weights[smooth] / z).sum(axis=1)
-    return nearest
+    z = np.full(len(smooth), np.nan)
+    change = np.zeros(len(smooth))
+    around = z_depth[quad.frame[smooth, None], quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
+    z[smooth] = 1.0 / (quad.weights[smooth] / around).sum(axis=1)
+    change[smooth] = around.max(axis=1) - around.min(axis=1)
+    rest = ~smooth & quad.is_inside
+    z[rest], change[rest] = _extend_surface(quad, z_depth, rest)
+    return z, change
+
+
+def _extend_surface(quad: Quad, z_depth: NDArray[Any], at: NDArray[np.bool_]) -> tuple[Float, Float]:
+    """Extend the containing pixels' planes to the queries; slopes come from the flatter side, so not across edges."""
+    height, width = z_depth.shape[1:]
+    frame, row, col = quad.frame[at], quad.row[at], quad.col[at]
+
+    def inverse(down: int, right: int) -> Float:
+        rows, cols = np.clip(row + down, 0, height - 1), np.clip(col + right, 0, width - 1)
+        value: Float = 1.0 / z_depth[frame, rows, cols].astype(np.float64)
+        value[(rows != row + down) | (cols != col + right)] = np.nan
+        return value
+
+    here = inverse(0, 0)
+    slopes = []
+    for down, right in ((0, 1), (1, 0)):
+        after, before = inverse(down, right) - here, here - inverse(-down, -right)
+        flatter = np.where(np.abs(after) <= np.nan_to_num(np.abs(before), nan=np.inf), after, before)
+        usable = np.abs(np.nan_to_num(flatter)) <= _STEEPEST * here
+        slopes.append(np.where(usable, np.nan_to_num(flatter), 0.0))
+    extended = here + slopes[0] * quad.offset[at, 0] + slopes[1] * quad.offset[at, 1]
+    return 1.0 / extended, (np.abs(slopes[0]) + np.abs(slopes[1])) / here**2
 
 
 def sample_vectors(quad: Quad, raster: NDArray[Any], smooth: NDArray[np.bool_]) -> Float:

@@ -156,7 +156,7 @@ def _lift_depth(
     z = np.full(len(uv_px), np.nan)
     if z_maps is not None:
         quad = quad_at(_on_layer(view, "z_depth", uv_px, t), view.depth_size)
-        z = sample_z(quad, z_maps, is_one_surface(quad, z_maps, ids_maps))
+        z, _ = sample_z(quad, z_maps, is_one_surface(quad, z_maps, ids_maps))
         if ids_maps is not None:
             ids = ids_maps[quad.frame, quad.row, quad.col]
     rays = unproject_distorted(

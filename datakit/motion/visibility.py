@@ -44,9 +44,8 @@ def depth_test(
     """
     around = z_depth[quad.frame[:, None], quad.rows, quad.cols].astype(np.float64)
     smooth = is_one_surface(quad, z_depth, instances)
-    observed = sample_z(quad, z_depth, smooth)
-    spread = np.where(smooth, around.max(axis=1) - around.min(axis=1), 0.0)
-    margin = DEPTH_TOLERANCE[depth_kind] * z_point + spread / 4
+    observed, change = sample_z(quad, z_depth, smooth)
+    margin = DEPTH_TOLERANCE[depth_kind] * z_point + change / 4
     with np.errstate(invalid="ignore"):
         is_behind = z_point > observed + margin
         is_in_front = z_point < observed - margin

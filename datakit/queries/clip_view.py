@@ -1,0 +1,90 @@
+"""A clip as the network sees it: chosen frames, cropped and resized, with geometry that still holds exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datakit.scene.records import MotionRecord
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClipView:
+    """T frames of one view. Every raster keeps its own grid; grids of one frame share centre and axes.
+
+    Attributes:
+        video: (T, H, W, 3) uint8, the network's frames.
+        times: (T,) float64 seconds.
+        intrinsics: (T, 3, 3) float64 of the network grid, corner origin, pinhole.
+        world_from_cam: (T, 4, 4) float64, NaN unknown.
+        pose_is_known: (T,) bool.
+        aspect_ratio: W / H of what the network's square shows.
+        z_depth: (T, Hd, Wd) float32, NaN unknown.
+        depth_intrinsics: (T, 3, 3) of the depth grid.
+        depth_kind: As in `schemas/layer.yaml`.
+        instances: (T, Hd, Wd) integer on the depth grid, or None for all background.
+        normals_world: (T, Hd, Wd, 3) float32 on the depth grid, NaN unknown, or None.
+        patch_frames: (T, Hp, Wp, 3) uint8, the sharpest frames at hand.
+        patch_intrinsics: (T, 3, 3) of their grid.
+        motion: The scene's motion.
+        motion_index: (T,) int64 sample of the motion clock of each frame, -1 for none.
+        boundary_depth: (B, 3) int: frame of this clip, row, column on the depth grid.
+        boundary_motion: (B, 3) likewise.
+    """
+
+    video: NDArray[np.uint8]
+    times: Float
+    intrinsics: Float
+    world_from_cam: Float
+    pose_is_known: NDArray[np.bool_]
+    aspect_ratio: float
+    z_depth: NDArray[np.float32]
+    depth_intrinsics: Float
+    depth_kind: str
+    instances: NDArray[Any] | None
+    normals_world: NDArray[np.float32] | None
+    patch_frames: NDArray[np.uint8]
+    patch_intrinsics: Float
+    motion: MotionRecord
+    motion_index: NDArray[np.int64]
+    boundary_depth: NDArray[np.integer[Any]]
+    boundary_motion: NDArray[np.integer[Any]]
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self.times)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(W, H) of the network grid."""
+        return self.video.shape[2], self.video.shape[1]
+
+    @property
+    def depth_size(self) -> tuple[int, int]:
+        """(W, H) of the depth grid."""
+        return self.z_depth.shape[2], self.z_depth.shape[1]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which questions are asked: what a sampler returns.
+
+    Attributes:
+        uv_px: (N, 2) float64 on the network grid.
+        t_src: (N,) int64.
+        t_tgt: (N,) int64.
+        t_cam: (N,) int64.
+        kind: (N,) uint8: 0 anywhere, 1 near a depth boundary, 2 near a motion boundary.
+    """
+
+    uv_px: Float
+    t_src: NDArray[np.int64]
+    t_tgt: NDArray[np.int64]
+    t_cam: NDArray[np.int64]
+    kind: NDArray[np.uint8]
