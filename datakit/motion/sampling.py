@@ -59,7 +59,8 @@ def quad_at(uv_px: Float, size: tuple[int, int], frame: NDArray[np.int64] | int 
     [[0.5, 0.5, 0.0, 0.0]]
     """
     width, height = size
-    is_inside: NDArray[np.bool_] = np.all((uv_px >= 0) & (uv_px <= (width, height)), axis=-1)
+    u, v = uv_px[:, 0], uv_px[:, 1]
+    is_inside: NDArray[np.bool_] = (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
     safe = np.where(is_inside[:, None], uv_px, 0.5)
     base = np.floor(safe - 0.5)
     frac = safe - 0.5 - base
@@ -95,19 +96,30 @@ def is_one_surface(quad: Quad, z_depth: NDArray[Any], instances: NDArray[Any] | 
     Returns:
         (N,) bool.
     """
-    height, width = z_depth.shape[1:]
-    reach = np.arange(-1, 3)
-    rows = np.clip(quad.rows[:, :1] + reach, 0, height - 1)
-    cols = np.clip(quad.cols[:, :1] + reach, 0, width - 1)
-    rows[:, 1:3], cols[:, 1:3] = quad.rows[:, [0, 2]], quad.cols[:, [0, 1]]
     frame = quad.frame[:, None]
-    inverse = 1.0 / z_depth[frame[..., None], rows[:, :, None], cols[:, None, :]].astype(np.float64)
-    same = _is_step_free(inverse[:, 1:3, :]).all(axis=1)
-    same &= _is_step_free(np.swapaxes(inverse[:, :, 1:3], 1, 2)).all(axis=1)
+    z = z_depth[frame, quad.rows, quad.cols]
+    low = np.minimum(np.minimum(z[:, 0], z[:, 1]), np.minimum(z[:, 2], z[:, 3]))  # NaN if one is
+    high = np.maximum(np.maximum(z[:, 0], z[:, 1]), np.maximum(z[:, 2], z[:, 3]))
+    same: NDArray[np.bool_] = quad.is_inside & np.isfinite(low)
     if instances is not None:
         ids = instances[frame, quad.rows, quad.cols]
-        same &= (ids == ids[:, :1]).all(axis=1)
-    return np.asarray(same & quad.is_inside, dtype=np.bool_)
+        first = ids[:, 0]
+        same &= (ids[:, 1] == first) & (ids[:, 2] == first) & (ids[:, 3] == first)
+    steep = np.flatnonzero(same & ~(high <= (1 + DEPTH_STEP) * low))
+    same[steep] = _is_steep_surface(quad, z_depth, steep)
+    return same
+
+
+def _is_steep_surface(quad: Quad, z_depth: NDArray[Any], at: NDArray[np.int64]) -> NDArray[np.bool_]:
+    height, width = z_depth.shape[1:]
+    reach = np.arange(-1, 3)
+    rows = np.clip(quad.rows[at, :1] + reach, 0, height - 1)
+    cols = np.clip(quad.cols[at, :1] + reach, 0, width - 1)
+    rows[:, 1:3], cols[:, 1:3] = quad.rows[at][:, [0, 2]], quad.cols[at][:, [0, 1]]
+    inverse = 1.0 / z_depth[quad.frame[at, None, None], rows[:, :, None], cols[:, None, :]].astype(np.float64)
+    along_rows = _is_step_free(inverse[:, 1:3, :]).all(axis=1)
+    down_columns = _is_step_free(np.swapaxes(inverse[:, :, 1:3], 1, 2)).all(axis=1)
+    return np.asarray(along_rows & down_columns, dtype=np.bool_)
 
 
 def _is_step_free(inverse_z: Float) -> NDArray[np.bool_]:

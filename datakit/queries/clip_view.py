@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datakit.geometry import invert_rigid
 from datakit.scene.records import MotionRecord
 
 Float = NDArray[np.float64]
@@ -33,7 +35,7 @@ class ClipView:
         patch_intrinsics: (T, 3, 3) of their grid.
         motion: The scene's motion.
         motion_index: (T,) int64 sample of the motion clock of each frame, -1 for none.
-        boundary_depth: (B, 3) int: frame of this clip, row, column on the depth grid.
+        boundary_depth: (B, 3) int: frame of this clip, row, column on the depth grid; sorted by frame.
         boundary_motion: (B, 3) likewise.
     """
 
@@ -69,6 +71,32 @@ class ClipView:
     def depth_size(self) -> tuple[int, int]:
         """(W, H) of the depth grid."""
         return self.z_depth.shape[2], self.z_depth.shape[1]
+
+    @cached_property
+    def depth_from_network(self) -> Float:
+        """(T, 3, 3) homographies from network pixels to depth pixels."""
+        return np.asarray(self.depth_intrinsics @ np.linalg.inv(self.intrinsics))
+
+    @cached_property
+    def network_from_depth(self) -> Float:
+        """(T, 3, 3) homographies from depth pixels to network pixels."""
+        return np.linalg.inv(self.depth_from_network)
+
+    @cached_property
+    def patch_from_network(self) -> Float:
+        """(T, 3, 3) homographies from network pixels to pixels of the patch frames."""
+        return np.asarray(self.patch_intrinsics @ np.linalg.inv(self.intrinsics))
+
+    @cached_property
+    def cam_from_world(self) -> Float:
+        """(T, 4, 4), NaN unknown."""
+        return invert_rigid(self.world_from_cam)
+
+    def is_inside(self, uv_px: Float) -> NDArray[np.bool_]:
+        """Tell which network pixels (N, 2) lie in the image; NaN does not."""
+        width, height = self.size
+        u, v = uv_px[:, 0], uv_px[:, 1]
+        return np.asarray((u >= 0) & (u <= width) & (v >= 0) & (v <= height))
 
 
 @dataclass(frozen=True)

@@ -127,12 +127,16 @@ def _draw(clip: ClipView, rng: np.random.Generator, count: int, boundary_share: 
     t_src, t_tgt, t_cam = rng.integers(clip.num_frames, size=(3, count))
     forced = rng.permutation(count)[: round(SAME_TIME_SHARE * count)]
     t_tgt[forced] = t_cam[forced]
-    uv = _anywhere(clip, rng, t_src)
     kind = np.full(count, ANYWHERE, np.uint8)
     wanted = rng.permutation(count)[: round(boundary_share * count)]
-    for which, name, at in _share_out(clip, wanted):
-        uv[at], t_src[at] = _near(clip, rng, name, len(at))
+    sets = [(DEPTH_BOUNDARY, clip.boundary_depth), (MOTION_BOUNDARY, clip.boundary_motion)]
+    shown = [(which, rows) for which, rows in sets if _shows_any(clip, rows)]
+    uv = np.empty((count, 2))
+    for (which, rows), at in zip(shown, np.array_split(wanted, max(len(shown), 1)), strict=False):
+        uv[at], t_src[at] = _near(clip, rng, rows, len(at))
         kind[at] = which
+    at = np.flatnonzero(kind == ANYWHERE)
+    uv[at] = _anywhere(clip, rng, t_src[at])
     return Draw(uv, t_src, t_tgt, t_cam, kind)
 
 
@@ -150,48 +154,61 @@ def _anywhere(clip: ClipView, rng: np.random.Generator, t_src: Index) -> Float:
     for t in np.unique(t_src[missing]):
         at = missing[t_src[missing] == t]
         rows, cols = np.nonzero(np.isfinite(clip.z_depth[t]))
-        inside, known = _to_network(clip, np.full(len(rows), t), rows, cols)
-        if inside.any():
-            uv[at] = known[inside][rng.integers(int(inside.sum()), size=len(at))]
+        known = _to_network(clip, np.full(len(rows), t), rows + 0.5, cols + 0.5)
+        known = known[clip.is_inside(known)]
+        if len(known):
+            uv[at] = known[rng.integers(len(known), size=len(at))]
     return uv
 
 
 def _has_depth(clip: ClipView, uv_px: Float, t: Index) -> NDArray[np.bool_]:
-    grid = clip.depth_intrinsics @ np.linalg.inv(clip.intrinsics)
-    pixel = np.floor(homography_points(grid[t], uv_px)).astype(np.int64)
+    pixel = np.floor(homography_points(clip.depth_from_network[t], uv_px)).astype(np.int64)
     width, height = clip.depth_size
     col, row = np.clip(pixel[:, 0], 0, width - 1), np.clip(pixel[:, 1], 0, height - 1)
     inside = (pixel[:, 0] == col) & (pixel[:, 1] == row)
     return np.asarray(inside & np.isfinite(clip.z_depth[t, row, col]), dtype=np.bool_)
 
 
-def _to_network(clip: ClipView, t: NDArray[Any], row: NDArray[Any], col: NDArray[Any]) -> tuple[Any, Float]:
-    """Centres of depth pixels on the network grid, and which of them it shows."""
-    grid = clip.intrinsics @ np.linalg.inv(clip.depth_intrinsics)
-    uv = homography_points(grid[t], np.stack([col + 0.5, row + 0.5], axis=-1))
-    return ((uv >= 0) & (uv <= clip.size)).all(axis=-1), uv
+def _to_network(clip: ClipView, t: NDArray[Any], v: NDArray[Any], u: NDArray[Any]) -> Float:
+    """Continuous depth pixels, given as v (down) and u (right), on the network grid."""
+    return homography_points(clip.network_from_depth[t], np.stack([u, v], axis=-1))
 
 
-def _share_out(clip: ClipView, wanted: Index) -> list[tuple[int, NDArray[np.integer[Any]], Index]]:
-    """Split query indices between the boundary sets the crop shows."""
-    shown = []
-    for which, rows in ((DEPTH_BOUNDARY, clip.boundary_depth), (MOTION_BOUNDARY, clip.boundary_motion)):
-        if len(rows):
-            inside, _ = _to_network(clip, rows[:, 0], rows[:, 1], rows[:, 2])
-            if inside.any():
-                shown.append((which, rows[inside]))
-    parts = np.array_split(wanted, max(len(shown), 1))
-    return [(which, rows, part) for (which, rows), part in zip(shown, parts, strict=False)]
+def _shows_any(clip: ClipView, rows: NDArray[np.integer[Any]]) -> bool:
+    # A few hundred boundary pixels nearly always settle it; only a crop beside all of them needs the rest.
+    for part in (rows[:: max(1, len(rows) // 256)], rows):
+        uv = _to_network(clip, part[:, 0], part[:, 1] + 0.5, part[:, 2] + 0.5)
+        if clip.is_inside(uv).any():
+            return True
+    return False
 
 
 def _near(
     clip: ClipView, rng: np.random.Generator, rows: NDArray[np.integer[Any]], count: int
 ) -> tuple[Float, Index]:
-    """Draw frames uniformly among those with boundary pixels, then a boundary pixel, then a place in it."""
-    rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    frames, start, length = np.unique(rows[:, 0], return_index=True, return_counts=True)
-    pick = rng.integers(len(frames), size=count)
-    chosen = rows[start[pick] + (rng.random(count) * length[pick]).astype(np.int64)]
-    place = chosen[:, 1:] + rng.random((count, 2)) - 0.5
-    _, uv = _to_network(clip, chosen[:, 0], place[:, 0], place[:, 1])
+    """Draw boundary pixels that the crop shows, frames uniformly, and a place in each."""
+    chosen = _pick(rng, rows, count)
+    for _ in range(_TRIES):
+        outside = np.flatnonzero(~_is_shown(clip, chosen))
+        if not outside.size:
+            break
+        chosen[outside] = _pick(rng, rows, len(outside))
+    else:
+        outside = np.flatnonzero(~_is_shown(clip, chosen))
+        if outside.size:
+            chosen[outside] = _pick(rng, rows[_is_shown(clip, rows)], len(outside))
+    place = chosen[:, 1:] + rng.random((count, 2))
+    uv = _to_network(clip, chosen[:, 0], place[:, 0], place[:, 1])
     return np.clip(uv, 0, clip.size), chosen[:, 0].astype(np.int64)
+
+
+def _is_shown(clip: ClipView, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    return clip.is_inside(_to_network(clip, rows[:, 0], rows[:, 1] + 0.5, rows[:, 2] + 0.5))
+
+
+def _pick(rng: np.random.Generator, rows: NDArray[np.integer[Any]], count: int) -> NDArray[np.integer[Any]]:
+    """Draw frames uniformly among those that have rows, then a row of the frame; rows are sorted by frame."""
+    start = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))
+    length = np.diff(start, append=len(rows))
+    frame = rng.integers(len(start), size=count)
+    return rows[start[frame] + (rng.random(count) * length[frame]).astype(np.int64)]

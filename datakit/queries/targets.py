@@ -35,7 +35,9 @@ def answer(clip: ClipView, draw: Draw) -> dict[str, NDArray[Any]]:
         xyz, target_uv, visible, displacement, normal, and has_xyz, has_uv, has_visible, has_displacement,
         has_normal, dtypes as in the table.
     """
-    quad = quad_at(_map(clip, draw.uv_px, draw.t_src), clip.depth_size, draw.t_src)
+    quad = quad_at(
+        homography_points(clip.depth_from_network[draw.t_src], draw.uv_px), clip.depth_size, draw.t_src
+    )
     smooth = is_one_surface(quad, clip.z_depth, clip.instances)
     z, _ = sample_z(quad, clip.z_depth, smooth)
     instance = _instance_at(clip, quad)
@@ -48,7 +50,7 @@ def answer(clip: ClipView, draw: Draw) -> dict[str, NDArray[Any]]:
     same_time = draw.t_src == draw.t_tgt
     points_tgt[same_time] = points_src[same_time]
 
-    cam_from_world = invert_rigid(clip.world_from_cam[draw.t_cam])
+    cam_from_world = clip.cam_from_world[draw.t_cam]
     xyz = transform_points(cam_from_world, points_tgt)
     displacement = _rotate(cam_from_world, points_tgt - points_src)
     uv, has_uv = _target_uv(clip, draw, xyz)
@@ -66,12 +68,6 @@ def answer(clip: ClipView, draw: Draw) -> dict[str, NDArray[Any]]:
     return out
 
 
-def _map(clip: ClipView, uv_px: Float, t: Index) -> Float:
-    """Network pixels to depth-grid pixels."""
-    grid = clip.depth_intrinsics @ np.linalg.inv(clip.intrinsics)
-    return homography_points(grid[t], uv_px)
-
-
 def _instance_at(clip: ClipView, quad: Quad) -> NDArray[np.uint32]:
     if clip.instances is None:
         return np.zeros(len(quad.row), np.uint32)
@@ -84,21 +80,18 @@ def _rotate(a_from_b: Float, vectors_b: Float) -> Float:
 
 def _target_uv(clip: ClipView, draw: Draw, xyz: Float) -> tuple[Float, NDArray[np.bool_]]:
     uv, _ = project_points(xyz, clip.intrinsics[draw.t_cam])
-    uv = uv / clip.size
-    with np.errstate(invalid="ignore"):
-        return uv, np.asarray(((uv >= 0) & (uv <= 1)).all(axis=-1))
+    return uv / clip.size, clip.is_inside(uv)
 
 
 def _visible(
     clip: ClipView, draw: Draw, points_world: Float, instance: NDArray[np.uint32]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether the network's frame t_tgt shows the points, and whether that is known."""
-    points_cam = transform_points(invert_rigid(clip.world_from_cam[draw.t_tgt]), points_world)
+    points_cam = transform_points(clip.cam_from_world[draw.t_tgt], points_world)
     uv, z = project_points(points_cam, clip.intrinsics[draw.t_tgt])
     located = np.isfinite(z)
-    with np.errstate(invalid="ignore"):
-        outside = located & ((z <= 0) | ~((uv >= 0) & (uv <= clip.size)).all(axis=-1))
-    quad = quad_at(_map(clip, uv, draw.t_tgt), clip.depth_size, draw.t_tgt)
+    outside = located & ~clip.is_inside(uv)
+    quad = quad_at(homography_points(clip.depth_from_network[draw.t_tgt], uv), clip.depth_size, draw.t_tgt)
     state, _ = depth_test(quad, z, instance, clip.z_depth, clip.instances, clip.depth_kind)
     # The depth grid may reach beyond the crop, or not cover it: the former is outside, the latter unknown.
     state[~quad.is_inside] = Visibility.UNKNOWN
