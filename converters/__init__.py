@@ -1,0 +1,1 @@
+"""One package per dataset: native reader, converter, native writer, dataset card."""

@@ -1,0 +1,136 @@
+"""Reading native files: never outside the root, always hashed, with errors that name the place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datakit.errors import ConventionError, FormatError, LayoutError
+from datakit.scene.records import SourceFile
+
+_NOT_IN_ID = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def identifier(text: str) -> str:
+    """Make a scene id of a native name: letters, digits, "._-", not starting with punctuation."""
+    return _NOT_IN_ID.sub("_", text).lstrip("._-") or "clip"
+
+
+def inside(root: Path, relative: str | Path) -> Path:
+    """Join a path that came from a listing, a template or a scene reference to its root.
+
+    Args:
+        root: The dataset's root as the user gave it.
+        relative: Path below it.
+
+    Returns:
+        root / relative, not resolved.
+
+    Raises:
+        LayoutError: It is absolute, climbs with "..", or is a link that leaves the root.
+    """
+    path = root / relative
+    rel = Path(relative)
+    if rel.is_absolute() or ".." in rel.parts or not path.resolve().is_relative_to(root.resolve()):
+        raise LayoutError(
+            "A path leaves the dataset's root.",
+            where=path,
+            expected=f"a file below {root}",
+            found=path.resolve(),
+            mend="Copy the file into the tree, or start from a root that holds it.",
+        )
+    return path
+
+
+def read_source(root: Path, relative: str | Path, sources: list[SourceFile]) -> bytes:
+    """Read a whole native file and add it to the sources.
+
+    Raises:
+        LayoutError: It is missing, not a file, or outside the root.
+    """
+    path = inside(root, relative)
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise LayoutError(
+            "A file of the clip cannot be read.",
+            where=path,
+            expected="a readable file",
+            found=err.strerror or err,
+        ) from err
+    sources.append(SourceFile(Path(relative).as_posix(), len(data), hashlib.sha256(data).hexdigest()))
+    return data
+
+
+def parse_json(data: bytes, where: Path | str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        FormatError: Not JSON (truncated, wrong encoding) or not an object.
+    """
+    try:
+        value = json.loads(data)
+    except UnicodeDecodeError as err:
+        raise FormatError(
+            "Not UTF-8 JSON.", where=f"{where}: byte {err.start}", expected="UTF-8", found=err
+        ) from err
+    except json.JSONDecodeError as err:
+        raise FormatError(
+            "Not valid JSON; the file may be truncated.",
+            where=f"{where}: character {err.pos} of {len(data)}",
+            expected="JSON",
+            found=err.msg,
+        ) from err
+    if not isinstance(value, dict):
+        raise FormatError("Not a JSON object.", where=where, expected="an object", found=type(value).__name__)
+    return value
+
+
+def field(value: dict[str, Any], name: str, where: str | Path) -> Any:
+    """Take a required field of a JSON object.
+
+    Raises:
+        FormatError: It is missing.
+    """
+    if not isinstance(value, dict) or name not in value:
+        keys = sorted(value) if isinstance(value, dict) else type(value).__name__
+        raise FormatError("A required field is missing.", where=where, expected=name, found=keys)
+    return value[name]
+
+
+def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
+    """Turn a JSON or TFRecord value into a finite float64 array of a known shape.
+
+    Args:
+        value: Nested lists or an array.
+        shape: Expected shape; the first axis is the frame where there are several axes.
+        where: File and field, for errors.
+
+    Returns:
+        float64 array of that shape.
+
+    Raises:
+        FormatError: Not numbers, or another shape.
+        ConventionError: NaN or infinite; the error names the frame.
+    """
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as err:
+        raise FormatError(
+            "Not an array of numbers.", where=where, expected=f"shape {shape}", found=err
+        ) from err
+    if array.shape != shape:
+        raise FormatError("An array has the wrong shape.", where=where, expected=shape, found=array.shape)
+    if not np.isfinite(array).all():
+        first = np.argwhere(~np.isfinite(array))[0]
+        place = f"{where}, frame {first[0]}" if array.ndim > 1 else where
+        raise ConventionError(
+            "A value is not finite.", where=place, expected="finite numbers", found=array[tuple(first)]
+        )
+    return array
