@@ -1,5 +1,7 @@
-"""What a converter is: a module (or object) with these names, found through the entry-point group
-`datakit.converters`. A third party adds a dataset by shipping one; nothing in datakit names it.
+"""What a converter is: a module (or object) with the names of `Converter`.
+
+It is found through the entry-point group `datakit.converters`. A third party adds a dataset by shipping one;
+nothing in datakit names it.
 """
 
 from __future__ import annotations
@@ -7,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from datakit.scene.records import SceneStream
-from datakit.worlds import World
+if TYPE_CHECKING:  # a converter imports this module for its records; only type checkers need the rest
+    from datakit.scene.records import SceneStream
+    from datakit.worlds import World
 
 
 @dataclass(frozen=True)

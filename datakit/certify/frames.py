@@ -1,0 +1,170 @@
+"""Frames as the checks need them, kept for a short while."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datakit import geometry as g
+from datakit.scene import Scene, View
+from datakit.scene.records import MotionRecord
+
+from .raster import Float, photometric_image, smoothed
+
+
+class FrameData:
+    """One frame of one view; each layer is decoded when it is first asked for."""
+
+    def __init__(self, view: View, index: int, smoothing_px: float) -> None:
+        self.view = view
+        self.index = index
+        self.colour_intrinsics: Float = view.intrinsics[index]
+        self.depth_intrinsics: Float = view.depth_intrinsics[index]
+        self.world_from_cam: Float = view.world_from_cam[index]
+        self.sample = int(view.motion_index[index])
+        self._smoothing_px = smoothing_px
+        self._rows: NDArray[np.int64] | None = None
+
+    @cached_property
+    def z_depth(self) -> NDArray[np.float32]:
+        """(H, W) of the depth grid as stored; all NaN where the view has no depth."""
+        z = self.view.z_depth(self.index)
+        return np.full(self.view.depth_size[::-1], np.nan, np.float32) if z is None else z
+
+    @cached_property
+    def inverse_depth(self) -> Float:
+        """(H, W) float64 1/z, NaN unknown or not positive; blurred where the source's depth is noisy."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = np.where(self.z_depth > 0, 1.0 / self.z_depth.astype(np.float64), np.nan)
+        inverse[~np.isfinite(inverse)] = np.nan
+        return inverse if self.is_sparse else smoothed(inverse, self._smoothing_px)
+
+    @cached_property
+    def is_sparse(self) -> bool:
+        """Whether known depth pixels stand alone, as projected lidar points do."""
+        known = np.isfinite(self.z_depth)
+        together = known[1:-1, 1:-1] & known[1:-1, 2:] & known[1:-1, :-2] & known[2:, 1:-1] & known[:-2, 1:-1]
+        return bool(together.sum() < 0.2 * known[1:-1, 1:-1].sum())
+
+    @cached_property
+    def grey(self) -> Float:
+        """(H, W) float64 mean of the colours, 0..255, on the colour grid."""
+        return self.view.rgb(self.index).astype(np.float64).mean(axis=2)
+
+    @cached_property
+    def contrast(self) -> Float:
+        """(H, W) float64 on the colour grid, see `photometric_image`."""
+        return photometric_image(self.grey)
+
+    @cached_property
+    def instances(self) -> NDArray[np.uint32] | None:
+        """(H, W) instance ids on their own grid, or None."""
+        return self.view.instances(self.index)
+
+    @cached_property
+    def normals(self) -> NDArray[np.float32] | None:
+        """(H, W, 3) world normals on their own grid, or None."""
+        return self.view.normals(self.index)
+
+    @cached_property
+    def object_coords(self) -> NDArray[np.float32] | None:
+        """(H, W, 3) on their own grid, or None."""
+        return self.view.object_coords(self.index)
+
+    def from_depth_grid(self, layer: str, uv_px: Float) -> Float:
+        """Map pixels of the depth grid to a layer's grid ("rgb" stands for the colour grid)."""
+        to = self.colour_intrinsics if layer == "rgb" else self.view.layer_intrinsics(layer)[self.index]
+        if np.array_equal(to, self.depth_intrinsics):
+            return uv_px
+        return g.homography_points(to @ np.linalg.inv(self.depth_intrinsics), uv_px)
+
+    def nearest(self, layer: str, raster: NDArray[Any], uv_px: Float) -> NDArray[Any]:
+        """Read the pixel of a layer that contains each depth-grid position; positions off it are clamped."""
+        uv = self.from_depth_grid(layer, uv_px)
+        with np.errstate(invalid="ignore"):
+            cols = np.clip(np.nan_to_num(uv[:, 0]), 0, raster.shape[1] - 1).astype(np.int64)
+            rows = np.clip(np.nan_to_num(uv[:, 1]), 0, raster.shape[0] - 1).astype(np.int64)
+        return raster[rows, cols]
+
+    def motion_rows(self, motion: MotionRecord) -> NDArray[np.int64]:
+        """Return the row in the motion record of each pixel of the depth grid, (H, W); -1 for unknown ids."""
+        if self._rows is None:
+            height, width = self.inverse_depth.shape
+            if self.instances is None:
+                ids: NDArray[Any] = np.zeros((height, width), np.uint32)
+            else:
+                uv = g.pixel_centres((width, height)).reshape(-1, 2)
+                ids = self.nearest("instances", self.instances, uv).reshape(height, width)
+            at = np.minimum(np.searchsorted(motion.instance_ids, ids), len(motion.instance_ids) - 1)
+            self._rows = np.where(motion.instance_ids[at] == ids, at, -1).astype(np.int64)
+        return self._rows
+
+    def pose_at(self, offset: float) -> Float:
+        """Return world_from_cam `offset` frames later, between neighbours or beyond the ends by extrapolation."""
+        poses, known = self.view.world_from_cam, self.view.pose_is_known
+        return interpolate_pose(poses, known, self.index, offset)
+
+    def neighbour_index(self, step: int) -> int | None:
+        """Return the index of the frame `step` later, or None past an end."""
+        index = self.index + step
+        return index if 0 <= index < self.view.num_frames else None
+
+
+def interpolate_pose(poses: Float, known: NDArray[np.bool_], index: int, offset: float) -> Float:
+    """Move along a list of rigid poses by a part of a step.
+
+    Args:
+        poses: (T, 4, 4).
+        known: (T,) bool.
+        index: Where to start; known.
+        offset: In steps, between -1 and 1. Where the neighbour on that side is unknown or missing, the step is
+            the other neighbour's, mirrored.
+
+    Returns:
+        (4, 4); the pose at `index` where it has no known neighbour.
+    """
+    if offset == 0:
+        return poses[index]
+    side = 1 if offset > 0 else -1
+    for step, amount in ((side, abs(offset)), (-side, -abs(offset))):
+        if 0 <= index + step < len(poses) and known[index + step]:
+            return advance(poses[index], poses[index + step], amount)
+    return poses[index]
+
+
+def advance(first: Float, second: Float, amount: float) -> Float:
+    """Go `amount` of the way from one rigid pose to another: translation linearly, rotation about its axis."""
+    relative = first[:3, :3].T @ second[:3, :3]
+    turn = g.rotation_from_axis_angle(amount * rotation_vector(relative))
+    return g.rigid_from(first[:3, :3] @ turn, first[:3, 3] + amount * (second[:3, 3] - first[:3, 3]))
+
+
+def rotation_vector(rotation: Float) -> Float:
+    """Return axis times angle (rad) of a (3, 3) rotation."""
+    w, x, y, z = g.quaternion_wxyz_from_rotation(rotation)
+    sine = float(np.sqrt(x * x + y * y + z * z))
+    return np.array([x, y, z]) * (2 * np.arctan2(sine, w) / sine if sine > 1e-12 else 2.0)
+
+
+class FrameStore:
+    """Hands out frames and remembers the last few, so that memory does not grow with the scene."""
+
+    def __init__(self, scene: Scene, smoothing_px: float, capacity: int = 8) -> None:
+        self.scene = scene
+        self._smoothing_px = smoothing_px
+        self._capacity = capacity
+        self._frames: OrderedDict[tuple[str, int], FrameData] = OrderedDict()
+
+    def get(self, view: str, index: int) -> FrameData:
+        """Return a frame of a view."""
+        key = (view, index)
+        if key not in self._frames:
+            self._frames[key] = FrameData(self.scene.views[view], index, self._smoothing_px)
+        self._frames.move_to_end(key)
+        while len(self._frames) > self._capacity:
+            self._frames.popitem(last=False)
+        return self._frames[key]

@@ -1,0 +1,122 @@
+"""Read rasters between pixels, and only where they are smooth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Stencil:
+    """The 4x4 pixels around N continuous positions and the weights of their cubic interpolation."""
+
+    rows: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    weights: Float
+    is_inside: Mask
+
+
+def stencil_at(uv_px: Float, size: tuple[int, int]) -> Stencil:
+    """Find the 4x4 pixel centres around continuous positions.
+
+    OpenCV's `remap` rounds positions to 1/32 pixel, which is coarser than what is measured here.
+
+    Args:
+        uv_px: (N, 2), corner origin; NaN counts as outside.
+        size: (W, H).
+
+    Returns:
+        Indices (N, 4) for rows and columns (clamped), weights (N, 4, 4) (row, column) of Keys' third-order
+        kernel (IEEE TASSP 29(6), 1981, a = -1/2), and whether all 16 pixels are on the raster.
+    """
+    width, height = size
+    with np.errstate(invalid="ignore"):
+        base = np.floor(uv_px - 0.5)
+        is_inside = ((base >= 1) & (base <= np.array([width - 3, height - 3]))).all(axis=1)
+    base = np.where(is_inside[:, None], base, 1.0)
+    frac = np.where(is_inside[:, None], uv_px - 0.5 - base, 0.0)
+    steps = np.arange(-1, 3)
+    cols = np.clip(base[:, :1] + steps, 0, width - 1).astype(np.int64)
+    rows = np.clip(base[:, 1:] + steps, 0, height - 1).astype(np.int64)
+    weights = _keys(frac[:, 1])[:, :, None] * _keys(frac[:, 0])[:, None, :]
+    return Stencil(rows, cols, weights, is_inside)
+
+
+def _keys(x: Float) -> Float:
+    x2, x3 = x * x, x * x * x
+    return np.stack([-x + 2 * x2 - x3, 2 - 5 * x2 + 3 * x3, x + 4 * x2 - 3 * x3, x3 - x2], axis=1) / 2
+
+
+def gather(stencil: Stencil, raster: NDArray[Any]) -> Float:
+    """Return the (N, 4, 4) or (N, 4, 4, C) samples of a raster under a stencil."""
+    return raster[stencil.rows[:, :, None], stencil.cols[:, None, :]].astype(np.float64)
+
+
+def interpolate(stencil: Stencil, patch: Float) -> Float:
+    """Weigh gathered samples; (N,) or (N, C), NaN off the raster or where a sample is NaN."""
+    value = np.einsum("nij,nij...->n...", stencil.weights, patch)
+    value[~stencil.is_inside] = np.nan
+    return value
+
+
+def is_smooth(inverse_depth: Float, bend: float, step: float) -> Mask:
+    """Tell on which patches of 1/z the surface is one and nearly flat, so that interpolation is exact.
+
+    1/z is affine in the pixel on a plane, so its second differences measure bending and depth steps alone.
+
+    Args:
+        inverse_depth: (N, n, n).
+        bend: Largest second difference, as a share of 1/z.
+        step: Largest first difference, as a share of 1/z: grazing surfaces are left out.
+
+    Returns:
+        (N,) bool; False where a sample is unknown.
+    """
+    with np.errstate(invalid="ignore"):
+        level = np.abs(inverse_depth).mean(axis=(1, 2))
+        good = level > 0
+        for axis in (1, 2):
+            first = np.diff(inverse_depth, axis=axis)
+            second = np.diff(first, axis=axis)
+            good &= np.abs(first).max(axis=(1, 2)) <= step * level
+            good &= np.abs(second).max(axis=(1, 2)) <= bend * level
+    return np.asarray(good, dtype=np.bool_)
+
+
+def neighbourhood(raster: NDArray[Any], rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Float:
+    """Return the (N, 3, 3) pixels around inner pixels."""
+    steps = np.arange(-1, 2)
+    return raster[(rows[:, None] + steps)[:, :, None], (cols[:, None] + steps)[:, None, :]].astype(np.float64)
+
+
+def smoothed(raster: NDArray[Any], sigma: float) -> Float:
+    """Blur a raster with a Gaussian that ignores unknown (NaN) samples; they stay unknown."""
+    if sigma <= 0:
+        return np.asarray(raster, dtype=np.float64)
+    known = np.isfinite(raster)
+    weight = cv2.GaussianBlur(known.astype(np.float64), (0, 0), sigma)
+    total = cv2.GaussianBlur(np.where(known, raster, 0.0).astype(np.float64), (0, 0), sigma)
+    return np.where(known, total / np.maximum(weight, 1e-9), np.nan)
+
+
+def photometric_image(grey: Float) -> Float:
+    """Turn a grey image into one of local contrast, so that exposure and slow shading do not count.
+
+    Args:
+        grey: (H, W), 0..255.
+
+    Returns:
+        (H, W) float64: the grey value minus its neighbourhood's mean, over its neighbourhood's spread. The
+        added floor of 2 grey levels keeps sensor noise of blank walls from being blown up.
+    """
+    grey = cv2.GaussianBlur(grey, (0, 0), 1.0)
+    mean = cv2.GaussianBlur(grey, (0, 0), 5.0)
+    spread = np.sqrt(np.maximum(cv2.GaussianBlur((grey - mean) ** 2, (0, 0), 5.0), 0.0))
+    return np.asarray((grey - mean) / (spread + 2.0))

@@ -1,0 +1,1 @@
+"""The contract as data. Installed, this folder is the package `datakit.schema.tables`."""
