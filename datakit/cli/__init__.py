@@ -26,6 +26,9 @@ VERBS = {
     "rollup": "Roll certificates up into metrics and plots for DVC.",
     "show": "Write a report of a scene as one HTML file.",
     "world": "Write synthetic scenes in a dataset's own native format.",
+    "pack": "Cut scenes into clips and write them as WebDataset shards; resumes where it stopped.",
+    "verify": "Check every byte of a shard set and name what is wrong.",
+    "trace": "Follow a sample back to its source files.",
     "converters": "List the installed converters and what to know about their datasets.",
     "schema": "Make the JSON Schema files and the docs page from the contract's tables.",
 }

@@ -63,6 +63,7 @@ def command(
         split=split,
         limit=limit,
         workers=usable_cpus() if workers is None else workers,
+        isolated=True,
         params=parse_pairs(params, "--param"),
         max_failures=max_failures,
         ray=ray,

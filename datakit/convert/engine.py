@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def run(
     scenes: str = "*",
     split: str | None = None,
     workers: int = 1,
+    isolated: bool = False,
     limit: int | None = None,
     params: Mapping[str, Any] | None = None,
     ray: str | None = None,
@@ -49,6 +51,8 @@ def run(
         split: Only this official split.
         workers: Scenes at a time; with 1 everything runs in this process. More start fresh processes, for
             which a script needs the usual `if __name__ == "__main__"`.
+        isolated: Start a fresh process for 1 too. Then Ctrl-C always works at once, while in this process
+            a library may swallow it.
         limit: At most so many scenes, the first in the converter's order.
         params: Parameters of the converter.
         ray: Address of a Ray cluster to run on instead, or "local".
@@ -87,7 +91,7 @@ def run(
         remove_partials(target)
         planned = first or plan()  # ... and under the lock otherwise: another run may just have finished
         removed = _prune(planned) if prune else ()
-        report = _run(planned, workers, ray, max_failures, progress, removed)
+        report = _run(planned, _Place(workers, isolated, ray), max_failures, progress, removed)
         report.write()
     return report
 
@@ -98,9 +102,16 @@ def _prune(plan: Plan) -> tuple[str, ...]:
     return plan.left_over
 
 
-def _run(
-    plan: Plan, workers: int, ray: str | None, max_failures: int, progress: bool, removed: tuple[str, ...]
-) -> Report:
+@dataclass(frozen=True)
+class _Place:
+    """Where the work is done; see `run`."""
+
+    workers: int
+    isolated: bool
+    ray: str | None
+
+
+def _run(plan: Plan, place: _Place, max_failures: int, progress: bool, removed: tuple[str, ...]) -> Report:
     todo = [ref for ref in plan.refs if ref.id in plan.todo]
     tasks = [
         Task(plan.dataset, plan.raw, plan.out / f"{ref.id}{SCENE_SUFFIX}", ref, plan.params) for ref in todo
@@ -109,7 +120,7 @@ def _run(
     if not tasks:
         return _report(plan, outcomes, removed)
     with _progress(tasks, enabled=progress) as advance:
-        pool = make_pool(len(tasks), workers, ray)
+        pool = make_pool(len(tasks), place.workers, place.ray, place.isolated)
         finished = False
         try:
             for outcome in _drive(pool, tasks, max_failures):

@@ -220,13 +220,14 @@ class RayPool:
         self._ray.shutdown()
 
 
-def make_pool(num_tasks: int, workers: int, ray: str | None) -> Pool:
+def make_pool(num_tasks: int, workers: int, ray: str | None, isolated: bool) -> Pool:
     """Choose where tasks run.
 
     Args:
         num_tasks: How many there will be.
         workers: How many at once.
         ray: Address of a Ray cluster ("local" starts one here); None for this machine's own processes.
+        isolated: Never in this process.
 
     Raises:
         UsageError: Fewer than one worker, Ray is not installed, or no cluster answers.
@@ -236,4 +237,4 @@ def make_pool(num_tasks: int, workers: int, ray: str | None) -> Pool:
     if ray is not None:
         return RayPool(ray, workers)
     width = min(workers, num_tasks)
-    return LocalPool() if width <= 1 else ProcessPool(width)
+    return LocalPool() if width <= 1 and not isolated else ProcessPool(width)

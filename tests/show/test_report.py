@@ -18,7 +18,7 @@ from PIL import Image
 
 from datakit import Visibility, open_scene
 from datakit.errors import FormatError, UsageError
-from datakit.scene import Frame, LayerRecord, SceneStream, write_scene
+from datakit.scene import Frame, LayerRecord, SceneStream, encode_png, write_scene
 from datakit.show import write_report
 from datakit.show.payload import build_payload
 from datakit.show.report import embed_json
@@ -193,6 +193,7 @@ def test_points_of_unknown_motion_are_held_to_their_frame(tmp_path):
     points, slots = numbers(cloud["momentary"], -1, 3), np.array(cloud["momentary_slot"])
     assert len(points) == len(slots) > 50 and set(slots) == {0, 1, 2, 3}
     np.testing.assert_allclose(points[:, 2], 5.0, atol=1e-5)
+    assert np.abs(points[:, 0]).max() <= 1 + 1e-5, "the square's own width, though the camera moves"
 
 
 TEXTS = ("licence", "citation", "source_conventions", "metadata", "instance", "frame", "certificate")
@@ -349,7 +350,25 @@ def test_frames_are_thinned_evenly_and_budget_shrinks_panels(world_scene, tmp_pa
     assert spent[1] <= 60_000
 
 
-def test_failure_leaves_the_old_report_alone(tmp_path):
+def test_budget_holds_where_the_middle_frame_is_no_guide(tmp_path):
+    stream = only(tiny_stream(size=(320, 240)), "rgb")
+    rng = np.random.default_rng(0)
+
+    def frames() -> Iterator[Frame]:
+        for frame in stream.frames:
+            rgb = (
+                np.zeros((240, 320, 3), np.uint8) if frame.index == 2 else rng.integers(0, 256, (240, 320, 3))
+            )
+            yield replace(frame, layers={"rgb": encode_png(rgb.astype(np.uint8))})
+
+    write_scene(tmp_path / "noise.h5", SceneStream(stream.record, frames(), stream.sources))
+    with open_scene(tmp_path / "noise.h5") as scene:
+        one = build_payload(scene, None, 4, 60_000, 0)["views"][0]
+    assert sum(len(frame["rgb"].split(",")[1]) for frame in one["frames"]) <= 60_000
+    assert one["layers"][0]["shown_size"][0] > 64
+
+
+def test_failure_leaves_the_old_report_alone(tmp_path, monkeypatch):
     out = tmp_path / "out" / "report.html"
     out.parent.mkdir()
     out.write_text("old")
@@ -357,7 +376,16 @@ def test_failure_leaves_the_old_report_alone(tmp_path):
     with pytest.raises(FormatError):
         write_report(tmp_path / "bad.h5", out)
     assert out.read_text() == "old" and list(out.parent.iterdir()) == [out]
-    write_report(write_tiny(tmp_path / "tiny.h5"), out)
+
+    def no_disk(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    scene = write_tiny(tmp_path / "tiny.h5")
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr("datakit.show.report.os.fsync", no_disk)
+        write_report(scene, out)
+    assert out.read_text() == "old" and list(out.parent.iterdir()) == [out]
+    write_report(scene, out)
     assert out.read_text().startswith("<!DOCTYPE html>") and list(out.parent.iterdir()) == [out]
 
 
