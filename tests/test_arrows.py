@@ -18,6 +18,7 @@ FLOORS = (
     ("scene", "motion"),
     ("worlds", "converters", "convert", "certify", "shards"),
     ("stream", "queries"),
+    ("adapters",),
     ("d4rt",),
     ("infer", "evaluate", "label", "critic", "show"),
     ("cli",),
@@ -28,6 +29,7 @@ NEIGHBOURS = {
     ("converters", "convert"),
     ("converters", "worlds"),
     ("convert", "worlds"),
+    ("shards", "convert"),
     ("stream", "queries"),
     ("stream", "shards"),
 }
