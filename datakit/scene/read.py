@@ -42,7 +42,8 @@ _DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeErro
 
 def _open_file(path: Path) -> h5py.File:
     try:
-        file = h5py.File(path, "r")
+        # HDF5's default chunk cache, 8 MiB a dataset since version 2, would outgrow the frames that are asked for.
+        file = h5py.File(path, "r", rdcc_nbytes=1 << 20)
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     try:

@@ -47,7 +47,8 @@ def write_scene(path: str | Path, stream: SceneStream) -> None:
     check_scene_record(stream.record)
     try:
         # v110 object headers carry checksums of their own.
-        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+        # The chunk cache is per dataset; frames are written once and in order, so one chunk is enough.
+        with h5py.File(partial, "w", libver=("v110", "v110"), rdcc_nbytes=_BYTES_CHUNK) as file:
             _write_header(file, stream.record)
             _write_frames(file, stream)
             sources = [asdict(source) for source in stream.sources]
