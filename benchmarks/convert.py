@@ -201,9 +201,7 @@ def print_table(
     print(
         f"peak memory, {long} frames against {short}:               {memory:.3f} x ({growth:.3f} MiB a frame,"
     )
-    print(
-        f"  where one frame has {mib['native'] / long:.3f} MiB on disk; what grows is the text of metadata.json)"
-    )
+    print(f"  where one frame has {mib['native'] / long:.3f} MiB on disk)")
     ratios = [mib[name] / mib["native"] for name in ("datakit", "plain")]
     print(f"bytes written: {ratios[0]:.2f} x native; plain: {ratios[1]:.2f} x native")
 
