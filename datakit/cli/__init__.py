@@ -29,6 +29,7 @@ VERBS = {
     "pack": "Cut scenes into clips and write them as WebDataset shards; resumes where it stopped.",
     "verify": "Check every byte of a shard set and name what is wrong.",
     "trace": "Follow a sample back to its source files.",
+    "ledger": "Look at what a model really saw: shares, repeats, failures.",
     "converters": "List the installed converters and what to know about their datasets.",
     "schema": "Make the JSON Schema files and the docs page from the contract's tables.",
 }

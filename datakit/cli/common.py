@@ -14,7 +14,9 @@ from datakit.errors import LayoutError, UsageError
 SCENE_SUFFIX = ".h5"
 
 
-def verb(examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+def verb(
+    examples: str, cls: type[click.Command] | None = None
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function a command of `datakit`: with examples under its help, and `--debug`.
 
     Args:
@@ -26,7 +28,7 @@ def verb(examples: str) -> Callable[[Callable[..., Any]], click.Command]:
             "--debug", is_flag=True, expose_value=False, help="Show the Python traceback of an error."
         )
         lines = "\n".join(f"  {line}".rstrip() for line in examples.strip().splitlines())
-        made = click.command(epilog=f"\b\nExamples:\n{lines}")(debug(function))
+        made: click.Command = click.command(cls=cls, epilog=f"\b\nExamples:\n{lines}")(debug(function))
         made.context_settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
         return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -13,7 +13,13 @@ from .common import verb
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@verb(
+    """
+datakit ledger show run/ledger.rank*.json
+datakit ledger diff before.json after.json
+""",
+    cls=click.Group,
+)
 def command() -> None:
     """Look at what a model really saw: the mixture ledgers written beside checkpoints.
 

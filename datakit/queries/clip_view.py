@@ -80,7 +80,7 @@ class ClipView:
     @cached_property
     def network_from_depth(self) -> Float:
         """(T, 3, 3) homographies from depth pixels to network pixels."""
-        return np.linalg.inv(self.depth_from_network)
+        return np.asarray(np.linalg.inv(self.depth_from_network), dtype=np.float64)
 
     @cached_property
     def patch_from_network(self) -> Float:

@@ -1,0 +1,106 @@
+"""The torch wrapper's own logic with a stand-in for torch, and the real thing where torch is installed."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datakit.errors import UsageError
+from datakit.stream import torch_dataset as module
+
+from .rank_main import MIXTURE, fingerprints, open_stream
+
+OPTIONS: dict[str, Any] = {"batch_size": 4, "clip_frames": 6, "size": 24, "num_queries": 32, "seed": 5}
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Just enough of torch: the base class, from_numpy and worker infos."""
+    data = ModuleType("torch.utils.data")
+    worker = SimpleNamespace(info=None)
+    data.IterableDataset = type("IterableDataset", (), {})  # type: ignore[attr-defined]
+    data.get_worker_info = lambda: worker.info  # type: ignore[attr-defined]
+    utils, torch = ModuleType("torch.utils"), ModuleType("torch")
+    torch.utils, utils.data = utils, data  # type: ignore[attr-defined]
+    torch.from_numpy = lambda array: array  # type: ignore[attr-defined]
+    for name, value in (("torch", torch), ("torch.utils", utils), ("torch.utils.data", data)):
+        monkeypatch.setitem(sys.modules, name, value)
+    module._dataset_class.cache_clear()
+    yield worker
+    module._dataset_class.cache_clear()
+
+
+def whole(shard_root: Path, steps: int) -> list[list[str]]:
+    run = open_stream(shard_root)
+    return [fingerprints(next(run)) for _ in range(steps)]
+
+
+def test_workers_of_a_loader_part_the_steps_in_its_own_order(
+    shard_root: Path, stand_in: SimpleNamespace
+) -> None:
+    dataset = module.torch_dataset(shard_root, MIXTURE, num_steps=8, **OPTIONS)
+    copies = [pickle.loads(pickle.dumps(dataset)) for _ in range(3)]
+    made = []
+    for number, copy in enumerate(copies):
+        stand_in.info = SimpleNamespace(id=number, num_workers=3)
+        made.append([fingerprints(batch) for batch in copy])
+    in_turn = [made[step % 3][step // 3] for step in range(8)]
+    assert in_turn == whole(shard_root, 8)
+
+
+def test_a_worker_resumes_where_it_was(shard_root: Path, stand_in: SimpleNamespace) -> None:
+    stand_in.info = SimpleNamespace(id=1, num_workers=2)
+    dataset = module.torch_dataset(shard_root, MIXTURE, **OPTIONS)
+    walk = iter(dataset)
+    next(walk)
+    state = dataset.state_dict()
+    again = module.torch_dataset(shard_root, MIXTURE, **OPTIONS)
+    again.load_state_dict(state)
+    assert fingerprints(next(iter(again))) == fingerprints(next(walk)) == whole(shard_root, 4)[3]
+
+
+def test_one_integer_resumes_without_workers(shard_root: Path, stand_in: SimpleNamespace) -> None:
+    dataset = module.torch_dataset(shard_root, MIXTURE, **OPTIONS)
+    assert dataset.state_dict()["step"] == 0
+    walk = iter(dataset)
+    next(walk), next(walk)
+    state = dataset.state_dict()
+    assert state["step"] == 2
+    again = module.torch_dataset(shard_root, MIXTURE, **OPTIONS)
+    again.load_state_dict(state)
+    copy = pickle.loads(pickle.dumps(again))  # a loader with workers pickles it
+    assert fingerprints(next(iter(copy))) == whole(shard_root, 3)[2]
+
+
+def test_its_own_workers_are_refused(shard_root: Path, stand_in: SimpleNamespace) -> None:
+    with pytest.raises(UsageError, match="DataLoader"):
+        module.torch_dataset(shard_root, workers=2, **OPTIONS)
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="torch is installed")
+def test_without_torch_the_extra_is_named(shard_root: Path) -> None:
+    with pytest.raises(UsageError, match=r"datakit\[torch\]"):
+        module.torch_dataset(shard_root, **OPTIONS)
+    with pytest.raises(UsageError, match=r"datakit\[torch\]"):
+        module.to_torch({"a": np.zeros(1)})
+
+
+@pytest.mark.slow
+def test_real_data_loader_gives_the_same_stream(shard_root: Path) -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+    dataset = module.torch_dataset(shard_root, MIXTURE, num_steps=6, **OPTIONS)
+    loader = torch_data.DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="spawn")
+
+    def arrays(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: arrays(part) for name, part in value.items()}
+        return value.numpy() if hasattr(value, "numpy") else value
+
+    assert [fingerprints(arrays(batch)) for batch in loader] == whole(shard_root, 6)
