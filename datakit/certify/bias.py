@@ -25,13 +25,15 @@ class Bias:
     count: int
 
 
-def robust_sigma(values: Float) -> float:
-    """Return 1.4826 times the median absolute value: sigma of a normal distribution about zero."""
-    return 1.4826 * float(np.median(np.abs(values))) if len(values) else 0.0
+def weighted_median(values: Float, weights: Float) -> float:
+    """Return the value below and above which lies half of the weight."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def estimate_bias(residuals: Float, jacobian: Float, groups: NDArray[np.int64], floor: float) -> Bias:
-    """Fit residual + jacobian * change = 0 by robust least squares.
+def estimate_biases(residuals: Float, jacobian: Float, groups: NDArray[np.int64], floor: float) -> list[Bias]:
+    """Fit residual + jacobian . change = 0 by robust least squares, for one or a few parameters together.
 
     Residuals within a frame pair share its interpolation and texture errors, so the standard error is the larger
     of the one for independent residuals and of the spread of the estimate over pairs (delete-one jackknife); and
@@ -39,44 +41,59 @@ def estimate_bias(residuals: Float, jacobian: Float, groups: NDArray[np.int64], 
 
     Args:
         residuals: (N,).
-        jacobian: (N,) d residual / d parameter.
+        jacobian: (N, P) d residual / d parameter.
         groups: (N,) frame pair of each residual.
         floor: Systematic error, in units of the residual.
 
     Returns:
-        The bias.
+        P biases.
     """
-    good = np.isfinite(residuals) & np.isfinite(jacobian)
+    good = np.isfinite(residuals) & np.isfinite(jacobian).all(axis=1)
     r, j, group = residuals[good], jacobian[good], groups[good]
-    if not len(r) or not (j * j).sum() > 0:
-        return Bias(0.0, np.inf, len(r))
+    num_parameters = jacobian.shape[1]
+    unknown = [Bias(0.0, np.inf, len(r))] * num_parameters
+    if not len(r):
+        return unknown
     # Near-degenerate interpolation makes a few huge slopes; they must not own the fit.
-    limit = np.quantile(np.abs(j), 0.995)
+    limit = np.quantile(np.abs(j), 0.995, axis=0)
     j = np.clip(j, -limit, limit)
-    if not limit > 0:
-        return Bias(0.0, np.inf, len(r))
+    # What a residual says of a parameter grows with its slope, and so does its say in what noise is.
+    say = (j * j / np.maximum((j * j).mean(axis=0), 1e-300)).sum(axis=1)
+    if not say.sum() > 0:
+        return unknown
+    # The noise level needs no more than a few thousand of them.
+    some = slice(None, None, max(1, len(r) // 3000))
+    some_say = say[some] if say[some].sum() > 0 else np.ones_like(say[some])
     weights = np.ones_like(r)
-    change = 0.0
+    change = np.zeros(num_parameters)
     for _ in range(6):
-        information = (weights * j * j).sum()
-        if not information > 0:
-            return Bias(0.0, np.inf, len(r))
-        change = -(weights * j * r).sum() / information
-        left = r + j * change
-        sigma = max(robust_sigma(left), 1e-9)
-        weights = 1.0 / (1.0 + (left / (2.5 * sigma)) ** 2) ** 2  # Geman-McClure: gross errors stop counting
+        change = -_solve(_information(j, weights), (weights * r) @ j)
+        left = r + j @ change
+        sigma = max(1.4826 * weighted_median(np.abs(left[some]), some_say), 1e-9)
+        weights = 1.0 / (1.0 + (left / (3.0 * sigma)) ** 2) ** 2  # Geman-McClure: gross errors stop counting
     names, index = np.unique(group, return_inverse=True)
-    num = np.bincount(index, -weights * j * r)
-    den = np.bincount(index, weights * j * j)
-    independent = sigma / np.sqrt(den.sum())
+    parts = np.zeros((len(names), num_parameters, num_parameters))
+    np.add.at(parts, index, weights[:, None, None] * j[:, :, None] * j[:, None, :])
+    pulls = np.zeros((len(names), num_parameters))
+    np.add.at(pulls, index, (weights * r)[:, None] * j)
+    whole, pull = parts.sum(axis=0), pulls.sum(axis=0)
+    unit = np.sqrt(np.diag(_solve(whole, np.eye(num_parameters))))
     # A pair's floor error is one number times the root mean square slope, averaged over pairs.
-    systematic = floor / np.sqrt(den.sum() / weights.sum()) / np.sqrt(len(names))
-    jackknife = 0.0
+    systematic = floor * unit * np.sqrt(weights.sum() / len(names))
+    jackknife = np.zeros(num_parameters)
     if len(names) > 1:
-        left_out = (num.sum() - num) / np.maximum(den.sum() - den, 1e-300)
-        informed = den.sum() - den > 1e-6 * den.sum()
-        left_out = np.where(informed, left_out, change)
-        spread = ((left_out - left_out.mean()) ** 2).sum()
-        jackknife = float(np.sqrt((len(names) - 1) / len(names) * spread))
-    error = float(np.sqrt(max(independent, jackknife) ** 2 + systematic**2))
-    return Bias(float(change), error, len(r))
+        left_out = np.array([-_solve(whole - part, pull - p) for part, p in zip(parts, pulls, strict=True)])
+        spread = ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)
+        jackknife = np.sqrt((len(names) - 1) / len(names) * spread)
+    error = np.hypot(np.maximum(sigma * unit, jackknife), systematic)
+    return [Bias(float(c), float(e), len(r)) for c, e in zip(change, error, strict=True)]
+
+
+def _information(jacobian: Float, weights: Float) -> Float:
+    return (weights[:, None] * jacobian).T @ jacobian
+
+
+def _solve(information: Float, right: Float) -> Float:
+    """Solve with a ridge far below any information that counts, so that nothing known gives a huge error."""
+    ridge = 1e-12 * np.trace(information) + 1e-30
+    return np.linalg.solve(information + ridge * np.eye(len(information)), right)

@@ -12,6 +12,7 @@ from .judge import Context, upper_verdict
 from .knobs import BAD_POSE, HALF_PIXEL_DEPTH, OTHER_K
 from .raster import Float
 from .sampling import usable_frames
+from .thresholds import Limit
 
 
 def check_poses(context: Context) -> CheckResult:
@@ -36,7 +37,9 @@ def _rigidity(context: Context, poses: Float) -> Measure:
     limit = context.limit("pose", "rigidity")
     worst = float(off.max())
     verdict = upper_verdict(worst, limit)
-    reason = "" if verdict == PASS else f"{int((off > (limit.warn or 0)).sum())} poses are not rigid or not finite"
+    reason = (
+        "" if verdict == PASS else f"{int((off > (limit.warn or 0)).sum())} poses are not rigid or not finite"
+    )
     return Measure("rigidity", limit.unit, worst, verdict, limit.warn, limit.fail, len(poses), reason=reason)
 
 
@@ -52,24 +55,28 @@ def _jumps(context: Context, views: list[View]) -> list[Measure]:
         steady = np.diff(frames)[1:] == np.diff(frames)[:-1]
         depth = _typical_depth(context, view)
         # A camera at rest shakes by rounding; a thousandth of the scene's depth is less than a pixel.
-        moves.append(_excess(np.linalg.norm(np.diff(poses[:, :3, 3], 2, axis=0), axis=1)[steady],
-                             np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1), 1e-3 * depth))
+        moves.append(
+            _excess(
+                np.linalg.norm(np.diff(poses[:, :3, 3], 2, axis=0), axis=1)[steady],
+                np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1),
+                1e-3 * depth,
+            )
+        )
         step = poses[:-1, :3, :3].swapaxes(1, 2) @ poses[1:, :3, :3]
         change = step[:-1].swapaxes(1, 2) @ step[1:]
         turns.append(_excess(g.rotation_angle(change)[steady], g.rotation_angle(step), np.radians(0.05)))
-    out = []
-    for name, limit, values in (("jump", limit_move, moves), ("turn_jump", limit_turn, turns)):
-        if not values:
-            reason = "no sequence of five frames with known poses"
-            out.append(Measure(name, limit.unit, None, NOT_TESTABLE, limit.warn, limit.fail, reason=reason, sees=(BAD_POSE,)))
-            continue
-        worst = max(values)
-        verdict = upper_verdict(worst, limit)
-        reason = "" if verdict == PASS else f"a pose leaves its trajectory by {worst:.3g} times the usual change"
-        out.append(
-            Measure(name, limit.unit, worst, verdict, limit.warn, limit.fail, len(values), reason=reason, sees=(BAD_POSE,))
-        )
-    return out
+    return [_jump_measure("jump", limit_move, moves), _jump_measure("turn_jump", limit_turn, turns)]
+
+
+def _jump_measure(name: str, limit: Limit, values: list[float]) -> Measure:
+    bounds, sees = (limit.warn, limit.fail, len(values)), (BAD_POSE,)
+    if not values:
+        reason = "no sequence of five frames with known poses"
+        return Measure(name, limit.unit, None, NOT_TESTABLE, *bounds, reason=reason, sees=sees)
+    worst = max(values)
+    verdict = upper_verdict(worst, limit)
+    reason = "" if verdict == PASS else f"a pose leaves its trajectory by {worst:.3g} times the usual change"
+    return Measure(name, limit.unit, worst, verdict, *bounds, reason=reason, sees=sees)
 
 
 def _excess(acceleration: Float, speed: Float, floor: float) -> float:
@@ -116,7 +123,9 @@ def _largest(context: Context, name: str, values: list[float], sees: tuple[str, 
     worst = float(max(values))
     verdict = upper_verdict(worst, limit)
     reason = "" if verdict == PASS else f"is {worst:.3g} {limit.unit}"
-    return Measure(name, limit.unit, worst, verdict, limit.warn, limit.fail, len(values), reason=reason, sees=sees)
+    return Measure(
+        name, limit.unit, worst, verdict, limit.warn, limit.fail, len(values), reason=reason, sees=sees
+    )
 
 
 def _grid_relations(views: list[View]) -> tuple[list[float], list[float]]:

@@ -209,7 +209,13 @@ def summarise(certificates: Iterable[Certificate], num_worst: int = 10) -> dict[
     for certificate in certificates:
         counts[certificate.verdict] += 1
     worst = [
-        {"scene_id": c.scene_id, "dataset": c.dataset, "verdict": c.verdict, "excess": excess, "because": because}
+        {
+            "scene_id": c.scene_id,
+            "dataset": c.dataset,
+            "verdict": c.verdict,
+            "excess": excess,
+            "because": because,
+        }
         for _, c, excess, because in ranking[:num_worst]
     ]
     return _plain({"scenes": len(certificates), "verdicts": counts, "checks": checks, "worst_scenes": worst})

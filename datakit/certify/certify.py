@@ -28,8 +28,15 @@ from .tracks import TrackDepth
 
 #: Checks that gather numbers from frames (`see_frame`) or frame pairs (`see_pair`) and judge them in `finish`.
 GATHERING: tuple[type[Any], ...] = (
-    DepthValid, DepthReprojection, TrackDepth, RigidResidual, ObjectCoords, FlowAgreement, Photometric,
-    EdgeAlignment, Normals,
+    DepthValid,
+    DepthReprojection,
+    TrackDepth,
+    RigidResidual,
+    ObjectCoords,
+    FlowAgreement,
+    Photometric,
+    EdgeAlignment,
+    Normals,
 )
 #: Checks that need no pixels.
 DIRECT: tuple[Callable[[Context], CheckResult], ...] = (check_poses, check_intrinsics)
@@ -78,7 +85,9 @@ def _gather(context: Context, checks: list[Any]) -> None:
     by_pair = [check for check in checks if hasattr(check, "see_pair")]
     by_frame = [check for check in checks if hasattr(check, "see_frame")]
     count_temporal, count_cross = (int(context.setting(f"pairs_{kind}")) for kind in ("temporal", "cross"))
-    for number, pair in enumerate(choose_pairs(context.frames.scene, count_temporal, count_cross, context.seed)):
+    for number, pair in enumerate(
+        choose_pairs(context.frames.scene, count_temporal, count_cross, context.seed)
+    ):
         sample = draw_pair(context, pair, number)
         for check in by_pair:
             check.see_pair(context, sample)
@@ -92,21 +101,24 @@ def _choose_frames(context: Context) -> list[tuple[str, int]]:
     """Choose frames with known poses, evenly over each view; at least two per view."""
     views = context.frames.scene.views
     each = max(2, int(context.setting("frames")) // max(1, len(views)))
-    chosen = []
+    chosen: list[tuple[str, int]] = []
     for name, view in views.items():
         frames = usable_frames(view)
-        at = np.unique(np.linspace(0, len(frames) - 1, each).round().astype(int)) if len(frames) else []
-        chosen += [(name, int(frames[k])) for k in at]
+        if len(frames):
+            at = np.unique(np.linspace(0, len(frames) - 1, each).round().astype(int))
+            chosen += [(name, int(frames[k])) for k in at]
     return chosen
 
 
 def _depth_kind(scene: Scene) -> str:
     """Return the least exact kind of depth among the views; "sensor" where no view has depth."""
-    kinds = {view.depth_kind for view in scene.views.values()} - {None}
-    return max(kinds, key=_BY_EXACTNESS.index) if kinds else "sensor"
+    kinds = {view.depth_kind for view in scene.views.values() if view.depth_kind is not None}
+    return max(kinds, key=lambda kind: _BY_EXACTNESS.index(kind)) if kinds else "sensor"
 
 
-_BY_EXACTNESS = [kind for kind in ("rendered", "mvs", "sensor", "lidar", "pseudo") if kind in DEPTH_KINDS]
+_BY_EXACTNESS: list[str] = [
+    kind for kind in ("rendered", "mvs", "sensor", "lidar", "pseudo") if kind in DEPTH_KINDS
+]
 
 
 def _sha256(path: Path) -> str:

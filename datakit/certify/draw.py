@@ -108,7 +108,7 @@ def _neighbour_depth(
     context: Context, frame: FrameData, step: int, pixels: NDArray[np.int64], inverse: Float
 ) -> Float:
     index = frame.neighbour_index(step)
-    if index is None or context.frames.scene.time_kind != "sequence":
+    if index is None:
         return np.full(len(pixels), np.nan)
     other = context.frames.get(frame.view.name, index)
     value = other.inverse_depth[pixels[:, 0], pixels[:, 1]]

@@ -18,7 +18,15 @@ class FlowAgreement:
 
     name = "flow"
     KNOBS = knobs(
-        "grid_shift_u", "grid_shift_v", "shift_u", "shift_v", "focal", "scale", "ray", "pose_time", "motion_time",
+        "grid_shift_u",
+        "grid_shift_v",
+        "shift_u",
+        "shift_v",
+        "focal",
+        "scale",
+        "ray",
+        "pose_time",
+        "motion_time",
         "depth_time",
     )
 
@@ -40,8 +48,9 @@ class FlowAgreement:
         if flow is None or not len(points.uv_px):
             return
         layer = f"flow_{direction}"
-        to_colour = data.source.colour_intrinsics[[0, 1], [0, 1]] / (
-            data.source.view.layer_intrinsics(layer)[data.source.index][[0, 1], [0, 1]]
+        to_colour = (
+            data.source.colour_intrinsics[[0, 1], [0, 1]]
+            / (data.source.view.layer_intrinsics(layer)[data.source.index][[0, 1], [0, 1]])
         )
         stored = data.source.nearest(layer, flow, points.uv_px).astype(np.float64) * to_colour
 
@@ -67,7 +76,11 @@ class FlowAgreement:
         errors = self._errors["forward"] + self._errors["backward"]
         if not errors:
             return make_check(self.name, (), "no flow is stored")
-        judged = {fault: self._judge(context, "endpoint", e) for fault, e in {"": errors, **self._played}.items() if e}
+        judged = {
+            fault: self._judge(context, "endpoint", e)
+            for fault, e in {"": errors, **self._played}.items()
+            if e
+        }
         base, hint = play_out(judged.pop(""), judged, "endpoint")
         base += [m for d, e in self._errors.items() if e for m in self._judge(context, f"endpoint_{d}", e)]
         biases = self._residuals.biases(context, self.name, self.KNOBS, context.setting("flow_floor"))

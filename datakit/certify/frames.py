@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datakit import geometry as g
+from datakit.motion.carry import instance_rows
 from datakit.scene import Scene, View
 from datakit.scene.records import MotionRecord
 
@@ -19,8 +20,9 @@ from .raster import Float, photometric_image, smoothed
 class FrameData:
     """One frame of one view; each layer is decoded when it is first asked for."""
 
-    def __init__(self, view: View, index: int, smoothing_px: float) -> None:
+    def __init__(self, view: View, index: int, smoothing_px: float, has_time: bool) -> None:
         self.view = view
+        self._has_time = has_time
         self.index = index
         self.colour_intrinsics: Float = view.intrinsics[index]
         self.depth_intrinsics: Float = view.depth_intrinsics[index]
@@ -51,13 +53,13 @@ class FrameData:
         return bool(together.sum() < 0.2 * known[1:-1, 1:-1].sum())
 
     @cached_property
-    def grey(self) -> Float:
-        """(H, W) float64 mean of the colours, 0..255, on the colour grid."""
-        return self.view.rgb(self.index).astype(np.float64).mean(axis=2)
+    def grey(self) -> NDArray[np.float32]:
+        """(H, W) mean of the colours, 0..255, on the colour grid."""
+        return self.view.rgb(self.index).mean(axis=2, dtype=np.float32)
 
     @cached_property
-    def contrast(self) -> Float:
-        """(H, W) float64 on the colour grid, see `photometric_image`."""
+    def contrast(self) -> NDArray[np.float32]:
+        """(H, W) on the colour grid, see `photometric_image`."""
         return photometric_image(self.grey)
 
     @cached_property
@@ -99,19 +101,23 @@ class FrameData:
             else:
                 uv = g.pixel_centres((width, height)).reshape(-1, 2)
                 ids = self.nearest("instances", self.instances, uv).reshape(height, width)
-            at = np.minimum(np.searchsorted(motion.instance_ids, ids), len(motion.instance_ids) - 1)
-            self._rows = np.where(motion.instance_ids[at] == ids, at, -1).astype(np.int64)
+            self._rows = instance_rows(motion, ids)
         return self._rows
 
     def pose_at(self, offset: float) -> Float:
-        """Return world_from_cam `offset` frames later, between neighbours or beyond the ends by extrapolation."""
+        """Return world_from_cam `offset` frames later, between neighbours or beyond the ends by extrapolation.
+
+        Photos without an order have no later: their pose stays.
+        """
+        if not self._has_time:
+            return self.world_from_cam
         poses, known = self.view.world_from_cam, self.view.pose_is_known
         return interpolate_pose(poses, known, self.index, offset)
 
     def neighbour_index(self, step: int) -> int | None:
-        """Return the index of the frame `step` later, or None past an end."""
+        """Return the index of the frame `step` later, or None past an end or without an order in time."""
         index = self.index + step
-        return index if 0 <= index < self.view.num_frames else None
+        return index if self._has_time and 0 <= index < self.view.num_frames else None
 
 
 def interpolate_pose(poses: Float, known: NDArray[np.bool_], index: int, offset: float) -> Float:
@@ -153,7 +159,7 @@ def rotation_vector(rotation: Float) -> Float:
 class FrameStore:
     """Hands out frames and remembers the last few, so that memory does not grow with the scene."""
 
-    def __init__(self, scene: Scene, smoothing_px: float, capacity: int = 8) -> None:
+    def __init__(self, scene: Scene, smoothing_px: float, capacity: int = 6) -> None:
         self.scene = scene
         self._smoothing_px = smoothing_px
         self._capacity = capacity
@@ -163,7 +169,9 @@ class FrameStore:
         """Return a frame of a view."""
         key = (view, index)
         if key not in self._frames:
-            self._frames[key] = FrameData(self.scene.views[view], index, self._smoothing_px)
+            self._frames[key] = FrameData(
+                self.scene.views[view], index, self._smoothing_px, self.scene.time_kind == "sequence"
+            )
         self._frames.move_to_end(key)
         while len(self._frames) > self._capacity:
             self._frames.popitem(last=False)

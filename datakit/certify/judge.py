@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bias import estimate_bias
+from .bias import Bias, estimate_biases
 from .certificate import FAIL, NOT_TESTABLE, PASS, WARN, Measure
 from .frames import FrameStore
 from .knobs import Knob
@@ -48,7 +48,11 @@ class Residuals:
     groups: list[NDArray[np.int64]] = field(default_factory=list)
 
     def add(
-        self, residual_of: Callable[[Tweak], Float], chosen: Sequence[Knob], group: int, tolerance: float = np.inf
+        self,
+        residual_of: Callable[[Tweak], Float],
+        chosen: Sequence[Knob],
+        group: int,
+        tolerance: float = np.inf,
     ) -> Float:
         """Measure residuals under no tweak and their central differences along knobs.
 
@@ -85,31 +89,71 @@ class Residuals:
         values = np.concatenate(self.values).astype(np.float64)
         groups = np.concatenate(self.groups)
         measures = []
-        for knob in chosen:
-            slope = np.concatenate(self.slopes[knob.name]).astype(np.float64)
-            bias = estimate_bias(values, slope, groups, floor)
-            limit = context.limit(check, knob.name)
-            name, error = knob.name, bias.standard_error
-            assert limit.fail is not None
-            if not 3 * error <= limit.fail:
-                told = "nothing" if not np.isfinite(error) else f"it only to {error:.2g} {knob.unit}"
-                reason = f"the data tell {told}; a fault of {limit.fail:g} {knob.unit} would not show"
-                measures.append(
-                    Measure(
-                        name, knob.unit, None, NOT_TESTABLE, limit.warn, limit.fail, bias.count,
-                        error if np.isfinite(error) else None, {}, reason, knob.sees,
-                    )
-                )
-                continue
-            verdict = upper_verdict(abs(bias.value), limit)
-            reason = "" if verdict == PASS else f"off by {bias.value:+.3g} {knob.unit}"
-            measures.append(
-                Measure(
-                    name, knob.unit, bias.value, verdict, limit.warn, limit.fail, bias.count, error, {}, reason,
-                    knob.sees,
-                )
-            )
+        for together in _families(chosen):
+            slopes = [np.concatenate(self.slopes[knob.name]).astype(np.float64) for knob in together]
+            biases = estimate_biases(values, np.stack(slopes, axis=1), groups, floor)
+            measures += [
+                bias_measure(context, check, knob, bias) for knob, bias in zip(together, biases, strict=True)
+            ]
         return measures
+
+
+def _families(chosen: Sequence[Knob]) -> list[list[Knob]]:
+    """Group knobs that are estimated together: u and v of one shift; all others alone.
+
+    One at a time is the better question to ask, for a converter makes one mistake: estimated together, focal
+    length and depth scale would hide in each other. A shift is one mistake with two numbers.
+    """
+    families: dict[str, list[Knob]] = {}
+    for knob in chosen:
+        families.setdefault(knob.name.removesuffix("_u").removesuffix("_v"), []).append(knob)
+    return list(families.values())
+
+
+def bias_measure(context: Context, check: str, knob: Knob, bias: Bias) -> Measure:
+    """Judge an estimated bias.
+
+    It is testable where a bias at the fail limit would stand out of the noise by 3.5 standard errors. Where noise
+    is somewhat larger, a bias far beyond both limit and noise is still no accident.
+    """
+    limit, error = context.limit(check, knob.name), bias.standard_error
+    assert limit.fail is not None
+    far_off = abs(bias.value) >= max(1.5 * limit.fail, 6 * error)
+    if 3.5 * error <= limit.fail or far_off:
+        verdict = upper_verdict(abs(bias.value), limit)
+        reason = "" if verdict == PASS else f"off by {bias.value:+.3g} {knob.unit}"
+        return Measure(
+            knob.name,
+            knob.unit,
+            bias.value,
+            verdict,
+            limit.warn,
+            limit.fail,
+            bias.count,
+            error,
+            {},
+            reason,
+            knob.sees,
+        )
+    told = error < 100 * limit.fail
+    reason = (
+        f"known only to {error:.2g} {knob.unit}, and {limit.fail:g} would be a fault"
+        if told
+        else "no change of it would show"
+    )
+    return Measure(
+        knob.name,
+        knob.unit,
+        None,
+        NOT_TESTABLE,
+        limit.warn,
+        limit.fail,
+        bias.count,
+        error if told else None,
+        {},
+        reason,
+        knob.sees,
+    )
 
 
 def upper_verdict(value: float, limit: Limit) -> str:
@@ -135,28 +179,62 @@ def quantile_measure(
     needed = int(context.setting("min_samples"))
     if len(values) < needed:
         return Measure(
-            name, limit.unit, None, NOT_TESTABLE, limit.warn, limit.fail, len(values), None, {},
-            f"{len(values)} samples, {needed} needed", tuple(sees),
+            name,
+            limit.unit,
+            None,
+            NOT_TESTABLE,
+            limit.warn,
+            limit.fail,
+            len(values),
+            None,
+            {},
+            f"{len(values)} samples, {needed} needed",
+            tuple(sees),
         )
     quantiles = {f"q{int(100 * q)}": float(np.quantile(values, q)) for q in (0.5, 0.9, 0.99)}
     value = float(np.quantile(values, at))
     verdict = upper_verdict(value, limit)
     reason = "" if verdict == PASS else f"q{int(100 * at)} is {value:.3g} {limit.unit}"
     return Measure(
-        name, limit.unit, value, verdict, limit.warn, limit.fail, len(values), None, quantiles, reason, tuple(sees)
+        name,
+        limit.unit,
+        value,
+        verdict,
+        limit.warn,
+        limit.fail,
+        len(values),
+        None,
+        quantiles,
+        reason,
+        tuple(sees),
     )
 
 
 def share_measure(
-    context: Context, check: str, name: str, part: int, whole: int, sees: Sequence[str] = (), needed: int | None = None
+    context: Context,
+    check: str,
+    name: str,
+    part: int,
+    whole: int,
+    sees: Sequence[str] = (),
+    needed: int | None = None,
 ) -> Measure:
     """Judge a share against limits from above, or from below where `warn` is above `fail`."""
     limit = context.limit(check, name)
     needed = int(context.setting("min_samples")) if needed is None else needed
     if whole < needed:
         return Measure(
-            name, limit.unit, None, NOT_TESTABLE, limit.warn, limit.fail, whole, None, {},
-            f"{whole} samples, {needed} needed", tuple(sees),
+            name,
+            limit.unit,
+            None,
+            NOT_TESTABLE,
+            limit.warn,
+            limit.fail,
+            whole,
+            None,
+            {},
+            f"{whole} samples, {needed} needed",
+            tuple(sees),
         )
     value = part / whole
     from_below = limit.warn is not None and limit.fail is not None and limit.warn > limit.fail
@@ -165,3 +243,88 @@ def share_measure(
     return Measure(
         name, limit.unit, value, verdict, limit.warn, limit.fail, whole, None, {}, reason, tuple(sees)
     )
+
+
+def worst_instance_measure(
+    context: Context, check: str, by_row: Mapping[int, Float], names: Sequence[str]
+) -> Measure:
+    """Judge the instance with the largest median magnitude, so that one wrong instance is not outvoted.
+
+    Args:
+        context: Limits.
+        check: Name of the check.
+        by_row: Row of the motion record -> magnitudes.
+        names: Names of the rows.
+    """
+    needed = int(context.setting("min_samples_instance"))
+    medians = {row: float(np.median(v)) for row, v in by_row.items() if len(v) >= needed}
+    limit = context.limit(check, "worst_instance")
+    if not medians:
+        why = f"no instance with {needed} samples"
+        return Measure("worst_instance", limit.unit, None, NOT_TESTABLE, limit.warn, limit.fail, reason=why)
+    row = max(medians, key=lambda r: medians[r])
+    verdict = upper_verdict(medians[row], limit)
+    reason = "" if verdict == PASS else f"{names[row]} is {medians[row]:.3g} off"
+    return Measure(
+        "worst_instance",
+        limit.unit,
+        medians[row],
+        verdict,
+        limit.warn,
+        limit.fail,
+        len(by_row[row]),
+        reason=reason,
+    )
+
+
+def rival_measure(
+    context: Context,
+    check: str,
+    name: str,
+    costs: Float,
+    hypotheses: Sequence[int],
+    count: int,
+    sees: tuple[str, ...],
+) -> Measure:
+    """Judge which of some hypotheses fits best; 0 is what is stored.
+
+    Args:
+        context: Limits.
+        check: Name of the check.
+        name: Name of the measure.
+        costs: (G, H) summed misfit under each hypothesis, of each frame or frame pair.
+        hypotheses: H numbers, 0 among them; the best one becomes the value.
+        count: Samples behind the costs.
+        sees: Faults this shows.
+
+    Returns:
+        The measure; testable where the best hypothesis leads clearly and by more than chance.
+    """
+    limit = context.limit(check, name)
+    bounds = (limit.warn, limit.fail, count)
+    if count < context.setting("min_samples_instance") or len(costs) < 2:
+        reason = f"{count} samples that tell them apart"
+        return Measure(name, limit.unit, None, NOT_TESTABLE, *bounds, reason=reason, sees=sees)
+    total, stored = costs.sum(axis=0), hypotheses.index(0)
+    best, second = np.argsort(total)[:2]
+    # To acquit, nothing else may be near; to find guilty, it is enough that something else beats what is stored.
+    rival, chances = (second, 3.5) if best == stored else (stored, 2.5)
+
+    def lead(of: Float) -> float:
+        return float(np.log(of[rival] / of[best]))
+
+    left_out = np.array([lead(total - row) for row in costs])
+    error = np.sqrt((len(costs) - 1) / len(costs) * ((left_out - left_out.mean()) ** 2).sum())
+    if not lead(total) >= max(chances * error, np.log(context.setting("least_lead"))):
+        reason = (
+            f"nothing fits clearly best: by {np.exp(lead(total)):.2f} times, chance makes {np.exp(error):.2f}"
+        )
+        return Measure(name, limit.unit, None, NOT_TESTABLE, *bounds, reason=reason, sees=sees)
+    value = float(hypotheses[best])
+    verdict = upper_verdict(abs(value), limit)
+    reason = (
+        ""
+        if verdict == PASS
+        else f"{value:+.0f} fits {np.exp(lead(total)):.1f} times better than what is stored"
+    )
+    return Measure(name, limit.unit, value, verdict, *bounds, reason=reason, sees=sees)

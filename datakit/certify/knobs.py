@@ -28,6 +28,7 @@ AXES = "flipped camera axes"
 TRANSPOSED = "transposed rotations"
 QUATERNION = "quaternion order of cameras"
 SWAPPED = "swapped instances"
+SWAPPED_POINTS = "swapped instances of trajectories"
 INSTANCE_QUATERNION = "quaternion order of instances"
 BAD_POSE = "single bad pose"
 CAMERA_NORMALS = "normals in the camera's frame"
@@ -51,7 +52,7 @@ _ALL = (
     Knob("shift_v", "px", lambda a: Tweak(shift_px=(0.0, a)), 0.25, (HALF_PIXEL, HALF_PIXEL_DEPTH)),
     Knob("grid_shift_u", "px", lambda a: Tweak((a, 0.0), (a, 0.0)), 0.25, (HALF_PIXEL,)),
     Knob("grid_shift_v", "px", lambda a: Tweak((0.0, a), (0.0, a)), 0.25, (HALF_PIXEL,)),
-    Knob("focal", "ratio", lambda a: Tweak(log_focal=a), 0.01, (OTHER_K, OTHER_K_SLIGHTLY)),
+    Knob("focal", "ratio", lambda a: Tweak(log_focal=a), 0.01, (OTHER_K_SLIGHTLY,)),
     Knob("scale", "ratio", lambda a: Tweak(log_scale=a), 0.01, (SCALE,)),
     Knob("ray", "1", lambda a: Tweak(ray=a), 0.2, (RAY,)),
     Knob("pose_time", "frames", lambda a: Tweak(pose_frames=a), 0.5, (POSE_TIME,)),
@@ -93,6 +94,12 @@ def misread_quaternion(pose: Float) -> Float:
     """Write the rotation as w, x, y, z and read it as x, y, z, w."""
     quaternion = g.quaternion_wxyz_from_rotation(pose[..., :3, :3])
     return g.rigid_from(g.rotation_from_quaternion_xyzw(quaternion), pose[..., :3, 3])
+
+
+def reread_quaternion(pose: Float) -> Float:
+    """Undo `misread_quaternion`."""
+    quaternion = g.quaternion_xyzw_from_rotation(pose[..., :3, :3])
+    return g.rigid_from(g.rotation_from_quaternion_wxyz(quaternion), pose[..., :3, 3])
 
 
 #: What would be stored if a converter made this mistake.

@@ -116,7 +116,9 @@ class PairData:
         """Turn depth-grid pixels with 1/z into camera-frame points, (N, 3)."""
         record = frame.view.record
         k = self.depth_k(frame, tweak)
-        rays = g.unproject_distorted(uv_px, np.ones(len(uv_px)), k, record["camera_model"], record["distortion"])
+        rays = g.unproject_distorted(
+            uv_px, np.ones(len(uv_px)), k, record["camera_model"], record["distortion"]
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.exp(tweak.log_scale) / inverse_depth
         if tweak.ray:
@@ -149,7 +151,7 @@ class PairData:
         if tweak.move_instances is not None:
             return tweak.move_instances(self.motion.world_from_instance[sample])[row]
         poses = self.motion.world_from_instance[:, row]
-        known = np.isfinite(poses).all(axis=(1, 2))
+        known: Mask = np.all(np.isfinite(poses), axis=(1, 2))
         return interpolate_pose(poses, known, sample, tweak.motion_frames)
 
     def world_points(self, points: Points, tweak: Tweak) -> Float:
@@ -202,7 +204,7 @@ class PairData:
         raster = self.target.inverse_depth
         height, width = raster.shape
         with np.errstate(invalid="ignore"):
-            inside = ((uv_depth >= 1) & (uv_depth < np.array([width - 1, height - 1]))).all(axis=1)
+            inside: Mask = np.all((uv_depth >= 1) & (uv_depth < np.array([width - 1, height - 1])), axis=1)
         safe = np.where(inside[:, None], uv_depth, 1.5)
         base = np.floor(safe).astype(np.int64)
         patch = neighbourhood(raster, base[:, 1], base[:, 0]).reshape(len(base), 9)
@@ -214,7 +216,9 @@ class PairData:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.log(points[:, 2]), inside
 
-    def depth_residual(self, points: Points, tweak: Tweak, bend: float, step: float) -> tuple[Float, Mask, Mask]:
+    def depth_residual(
+        self, points: Points, tweak: Tweak, bend: float, step: float
+    ) -> tuple[Float, Mask, Mask]:
         """Compare predicted with observed depth in the target.
 
         Returns:

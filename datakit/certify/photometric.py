@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .certificate import CheckResult, make_check
+from .certificate import CheckResult, Measure, make_check
 from .draw import PairSample, join
-from .judge import Context, Residuals, quantile_measure
-from .knobs import INSTANCE_FAULTS, POSE_FAULTS, knobs
+from .frames import FrameData
+from .judge import Context, Residuals, quantile_measure, rival_measure
+from .knobs import (
+    IMAGE_TIME,
+    INSTANCE_FAULTS,
+    INSTANCE_QUATERNION,
+    KNOBS,
+    POSE_FAULTS,
+    knobs,
+    reread_quaternion,
+)
 from .pairs import PairData, Points, Prediction, Tweak
-from .raster import Float, gather, interpolate, stencil_at
+from .raster import Float, away_from_steps, gather, interpolate, stencil_at
 from .reprojection import play_out
+
+#: How much of the spread of contrast a hypothesis must change for a point to have a say.
+_TELLING = 0.1
 
 
 class Photometric:
     """Corresponding points must look alike; what is left is explained by a Lucas-Kanade step along each knob."""
 
     name = "photometric"
-    KNOBS = knobs(
-        "drift_u", "drift_v", "scale", "pose_time", "motion_time", "depth_time", "image_time"
-    )
+    KNOBS = knobs("drift_u", "drift_v", "image_time")
 
     def __init__(self) -> None:
         self._residuals = Residuals()
         self._contrast: list[Float] = []
+        self._differences: list[Float] = []
         self._played: dict[str, list[Float]] = {f: [] for f in {**POSE_FAULTS, **INSTANCE_FAULTS}}
-        self._ratios: list[Float] = []
+        self._by_reading: list[Float] = []
+        self._by_lag: list[Float] = []
 
     def see_pair(self, context: Context, sample: PairSample) -> None:
         """Measure one frame pair that is not too far apart for colours to stay."""
@@ -40,21 +53,51 @@ class Photometric:
         if not len(points.uv_px):
             return
         difference_of = self._difference(data, points)
-        base = self._residuals.add(difference_of, self.KNOBS, sample.number, context.setting("contrast_tolerance"))
+        base = self._residuals.add(
+            difference_of, self.KNOBS, sample.number, context.setting("contrast_tolerance")
+        )
+        self._by_lag.append(_costs([difference_of(KNOBS["image_time"].turn(a)) for a in (-1, 0, 1)]))
+        reread = difference_of(Tweak(move_instances=reread_quaternion))
+        self._by_reading.append(_costs([part[points.is_rigid] for part in (base, reread)]))
         unrelated = self._unrelated(context, data, points, sample.number)
-        self._ratios.append(np.abs(base))
+        self._differences.append(np.abs(base))
         self._contrast.append(np.abs(unrelated))
         tweaks = {fault: Tweak(move_pose=move) for fault, move in POSE_FAULTS.items()}
         tweaks |= {fault: Tweak(move_instances=move) for fault, move in INSTANCE_FAULTS.items()}
         for fault, tweak in tweaks.items():
             self._played[fault].append(np.abs(difference_of(tweak)))
 
+    def _lag(self, context: Context) -> Measure:
+        sums = np.array(self._by_lag)
+        count = int(sums[:, -1].sum())
+        return rival_measure(context, self.name, "image_lag", sums[:, :-1], (-1, 0, 1), count, (IMAGE_TIME,))
+
+    def _reading(self, context: Context) -> Measure:
+        """Judge whether instances that turn look better when their quaternions are read in the other order."""
+        sums = np.array(self._by_reading)
+        count, sees = int(sums[:, -1].sum()), (INSTANCE_QUATERNION,)
+        return rival_measure(context, self.name, "instance_reading", sums[:, :-1], (0, 1), count, sees)
+
     def _seen(self, context: Context, data: PairData, points: Points) -> Points:
         """Keep points that depth does not show to be hidden in the target."""
         residual, inside, same = data.depth_residual(points, Tweak(), np.inf, np.inf)
         with np.errstate(invalid="ignore"):
             hidden = residual > context.setting("depth_tolerance")
-        return points.take(inside & same & ~hidden)
+        calm = [self._calm(context, frame) for frame in (data.source, data.target)]
+        uv = data.predict(points).uv_depth
+        seen = inside & same & ~hidden
+        for mask, at in zip(calm, (points.uv_px, uv), strict=True):
+            cols, rows = (
+                np.clip(np.nan_to_num(at[:, i]), 0, mask.shape[1 - i] - 1).astype(int) for i in (0, 1)
+            )
+            seen &= mask[rows, cols]
+        return points.take(seen)
+
+    def _calm(self, context: Context, frame: FrameData) -> NDArray[np.bool_]:
+        """Tell where no border of a surface is near, whose background would count as a change of colour."""
+        if frame.is_sparse:
+            return np.ones(frame.inverse_depth.shape, dtype=bool)
+        return away_from_steps(frame.inverse_depth, context.setting("edge_step"), 3)
 
     def _difference(self, data: PairData, points: Points) -> Callable[[Tweak], Float]:
         def difference_of(tweak: Tweak) -> Float:
@@ -75,23 +118,38 @@ class Photometric:
 
     def finish(self, context: Context) -> CheckResult:
         """Judge all pairs."""
-        if not self._ratios:
+        if not self._differences:
             return make_check(self.name, (), "no colours of corresponding points")
         chance = np.concatenate(self._contrast)
         scale = float(np.nanmedian(chance)) if np.isfinite(chance).any() else 0.0
         if scale < context.setting("least_contrast"):
             return make_check(self.name, (), "the images have no texture")
         judged = {
-            fault: [quantile_measure(context, self.name, "mismatch", np.concatenate(r) / scale)]
-            for fault, r in {"": self._ratios, **self._played}.items()
+            fault: [quantile_measure(context, self.name, "mismatch", np.concatenate(differences) / scale)]
+            for fault, differences in {"": self._differences, **self._played}.items()
         }
         base, hint = play_out(judged.pop(""), judged, "mismatch")
         biases = self._residuals.biases(context, self.name, self.KNOBS, context.setting("contrast_floor"))
-        return make_check(self.name, base + biases, hint=hint)
+        return make_check(self.name, [*base, *biases, self._lag(context), self._reading(context)], hint=hint)
 
 
-def _contrast_at(image: Float, uv_px: Float) -> Float:
+def _costs(differences: Sequence[Float]) -> Float:
+    """Sum the sizes of differences of colours under rival hypotheses, where these matter, and count them.
+
+    A displacement beyond the width of the texture is out of reach for a Lucas-Kanade step, but not for trying it.
+
+    Args:
+        differences: (N,) for each hypothesis.
+
+    Returns:
+        Their sums, and last the number of points behind them.
+    """
+    size = np.minimum(np.abs(np.stack(differences)), 1.0)
+    with np.errstate(invalid="ignore"):
+        told = np.isfinite(size).all(axis=0) & (np.ptp(size, axis=0) > _TELLING)
+    return np.append(size[:, told].sum(axis=1), told.sum())
+
+
+def _contrast_at(image: NDArray[np.float32], uv_px: Float) -> Float:
     stencil = stencil_at(uv_px, image.shape[::-1])
     return interpolate(stencil, gather(stencil, image))
-
-

@@ -39,7 +39,7 @@ def stencil_at(uv_px: Float, size: tuple[int, int]) -> Stencil:
     width, height = size
     with np.errstate(invalid="ignore"):
         base = np.floor(uv_px - 0.5)
-        is_inside = ((base >= 1) & (base <= np.array([width - 3, height - 3]))).all(axis=1)
+        is_inside: Mask = np.all((base >= 1) & (base <= np.array([width - 3, height - 3])), axis=1)
     base = np.where(is_inside[:, None], base, 1.0)
     frac = np.where(is_inside[:, None], uv_px - 0.5 - base, 0.0)
     steps = np.arange(-1, 3)
@@ -106,17 +106,29 @@ def smoothed(raster: NDArray[Any], sigma: float) -> Float:
     return np.where(known, total / np.maximum(weight, 1e-9), np.nan)
 
 
-def photometric_image(grey: Float) -> Float:
+def photometric_image(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn a grey image into one of local contrast, so that exposure and slow shading do not count.
 
     Args:
         grey: (H, W), 0..255.
 
     Returns:
-        (H, W) float64: the grey value minus its neighbourhood's mean, over its neighbourhood's spread. The
-        added floor of 2 grey levels keeps sensor noise of blank walls from being blown up.
+        (H, W): a band of the image around 1.5 px, in units of its own spread. The filter is narrow, so
+        that what lies beyond the border of a surface does not leak into it.
     """
-    grey = cv2.GaussianBlur(grey, (0, 0), 1.0)
-    mean = cv2.GaussianBlur(grey, (0, 0), 5.0)
-    spread = np.sqrt(np.maximum(cv2.GaussianBlur((grey - mean) ** 2, (0, 0), 5.0), 0.0))
-    return np.asarray((grey - mean) / (spread + 2.0))
+    band = cv2.GaussianBlur(grey, (0, 0), 1.0) - cv2.GaussianBlur(grey, (0, 0), 2.0)
+    return np.asarray(band / (band.std() + 0.1), dtype=np.float32)
+
+
+def away_from_steps(inverse_depth: Float, step: float, reach: int) -> Mask:
+    """Tell which pixels have no depth step and no unknown depth within `reach` pixels, (H, W)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log = np.log(inverse_depth)
+        steps = np.zeros(log.shape, np.uint8)
+        across = ~(np.abs(np.diff(log, axis=1)) <= step)
+        down = ~(np.abs(np.diff(log, axis=0)) <= step)
+    steps[:, 1:] |= across
+    steps[:, :-1] |= across
+    steps[1:] |= down
+    steps[:-1] |= down
+    return cv2.dilate(steps, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) == 0

@@ -22,7 +22,14 @@ from .certificate import (
     worst_verdict,
 )
 from .draw import PairSample
-from .judge import Context, Residuals, quantile_measure, share_measure, upper_verdict
+from .judge import (
+    Context,
+    Residuals,
+    quantile_measure,
+    share_measure,
+    upper_verdict,
+    worst_instance_measure,
+)
 from .knobs import DEPTH_TIME, INSTANCE_FAULTS, POSE_FAULTS, Knob, knobs
 from .pairs import NO_TWEAK, PairData, Points, Tweak
 from .raster import Float
@@ -70,7 +77,9 @@ class Agreement:
             # instance; the tolerance stands for it, so that it raises the instance's median.
             mine = known & (points.rows == row)
             if is_near:
-                self.per_row.setdefault(int(row), []).append(np.where(agrees, np.abs(residual), tolerance)[mine])
+                self.per_row.setdefault(int(row), []).append(
+                    np.where(agrees, np.abs(residual), tolerance)[mine]
+                )
         moved = np.linalg.norm(prediction.uv_colour - prediction.uv_colour_source, axis=1)
         if np.isfinite(moved).any():
             self.motion_px.append(float(np.nanmedian(moved)))
@@ -91,24 +100,10 @@ class Agreement:
             quantile_measure(context, check, "forward_backward", np.concatenate(self.back_px)),
         ]
 
-    def worst_instance(self, context: Context, check: str, names: Sequence[str]) -> list[Measure]:
+    def worst_instance(self, context: Context, check: str, names: Sequence[str]) -> Measure:
         """Judge the instance with the largest median residual between frames close in time."""
-        needed = int(context.setting("min_samples_instance"))
         rows = {row: np.concatenate(values) for row, values in self.per_row.items()}
-        medians = {row: float(np.median(v)) for row, v in rows.items() if len(v) >= needed}
-        limit = context.limit(check, "worst_instance")
-        if not medians:
-            why = f"no instance with {needed} samples"
-            return [Measure("worst_instance", limit.unit, None, NOT_TESTABLE, limit.warn, limit.fail, reason=why)]
-        row = max(medians, key=lambda r: medians[r])
-        verdict = upper_verdict(medians[row], limit)
-        reason = "" if verdict == PASS else f"{names[row]} is {medians[row]:.3g} off"
-        return [
-            Measure(
-                "worst_instance", limit.unit, medians[row], verdict, limit.warn, limit.fail, len(rows[row]),
-                reason=reason,
-            )
-        ]
+        return worst_instance_measure(context, check, rows, names)
 
     @property
     def most_motion_px(self) -> float:
@@ -166,7 +161,9 @@ class DepthReprojection:
     """Static pixels: depth of one frame, seen from another, must be the depth stored there."""
 
     name = "depth_reprojection"
-    KNOBS = knobs("shift_u", "shift_v", "focal", "scale", "ray", "pose_time", also={"pose_time": (DEPTH_TIME,)})
+    KNOBS = knobs(
+        "shift_u", "shift_v", "focal", "scale", "ray", "pose_time", also={"pose_time": (DEPTH_TIME,)}
+    )
 
     def __init__(self) -> None:
         self._base = Agreement()
@@ -194,7 +191,7 @@ class DepthReprojection:
         if self._base.most_motion_px < least:
             still = f"the camera does not move: nothing shifts by {least:g} px between any two frames"
             base = [replace(m, verdict=NOT_TESTABLE, reason=still) for m in base]
-            played = dict.fromkeys(played, ())
+            played = {fault: [] for fault in played}
         base, hint = play_out(base, played, "relative_z")
         biases = self._residuals.biases(context, self.name, self.KNOBS, context.setting("depth_floor"))
         return make_check(self.name, base + biases, hint=hint)
@@ -218,7 +215,13 @@ class RigidResidual:
 
     name = "rigid_residual"
     KNOBS = knobs(
-        "shift_u", "shift_v", "scale", "ray", "pose_time", "motion_time",
+        "shift_u",
+        "shift_v",
+        "focal",
+        "scale",
+        "ray",
+        "pose_time",
+        "motion_time",
         also={"pose_time": (DEPTH_TIME,), "motion_time": (DEPTH_TIME,)},
     )
 
@@ -245,7 +248,7 @@ class RigidResidual:
             return make_check(self.name, (), "no pixels of rigid instances")
         names = context.frames.scene.motion.instance_names
         judged = {
-            fault: a.measures(context, self.name) + a.worst_instance(context, self.name, names)
+            fault: [*a.measures(context, self.name), a.worst_instance(context, self.name, names)]
             for fault, a in {"": self._base, **self._played}.items()
         }
         base, hint = play_out(judged.pop(""), judged, "relative_z")

@@ -57,8 +57,10 @@ def choose_pairs(scene: Scene, num_temporal: int, num_cross: int, seed: int) -> 
     return sorted(set(pairs), key=lambda p: (p.view, p.view_target, p.source, p.target))
 
 
-def _temporal_pairs(name: str, frames: NDArray[np.int64], count: int, rng: np.random.Generator) -> list[FramePair]:
-    """Split `count` over baselines 1, 2, 4, ... up to two thirds of the clip, each looking forwards and backwards in turn."""
+def _temporal_pairs(
+    name: str, frames: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> list[FramePair]:
+    """Split `count` over baselines 1, 2, 4, ... up to two thirds of the clip, forwards and backwards in turn."""
     if len(frames) < 2:
         return []
     baselines = [1 << k for k in range(16) if (1 << k) <= max(1, 2 * (len(frames) - 1) // 3)]
@@ -106,9 +108,7 @@ def _cross_pairs(scene: Scene, names: list[str], count: int, rng: np.random.Gene
         if not shared.size:
             continue
         at = shared[int(rng.uniform() * len(shared))]
-        pairs.append(
-            FramePair(a, int(first[clock_a == at][0]), b, int(second[clock_b == at][0]), 0)
-        )
+        pairs.append(FramePair(a, int(first[clock_a == at][0]), b, int(second[clock_b == at][0]), 0))
     return pairs
 
 
@@ -122,4 +122,4 @@ def draw_pixels(candidates: NDArray[np.bool_], count: int, rng: np.random.Genera
 
 def centres(pixels: NDArray[np.int64]) -> Float:
     """Return the (N, 2) continuous positions of the centres of (row, column) pixels."""
-    return pixels[:, ::-1] + 0.5
+    return pixels[:, ::-1].astype(np.float64) + 0.5

@@ -56,9 +56,7 @@ class Normals:
     """Stored normals against the slope of depth: sees K, rays and camera axes without any motion."""
 
     name = "normals"
-    KNOBS = knobs(
-        "shift_u", "shift_v", "focal", "ray", "pose_time", also={"pose_time": (DEPTH_TIME,)}
-    )
+    KNOBS = knobs("shift_u", "shift_v", "focal", "ray", "pose_time", also={"pose_time": (DEPTH_TIME,)})
 
     def __init__(self) -> None:
         self._residuals = Residuals()
@@ -100,9 +98,7 @@ class Normals:
         return make_check(self.name, base + biases, hint=hint)
 
 
-def depth_normals(
-    frame: FrameData, pixels: np.ndarray, context: Context
-) -> Callable[[Tweak], Float]:
+def depth_normals(frame: FrameData, pixels: np.ndarray, context: Context) -> Callable[[Tweak], Float]:
     """Prepare normals from the slope of 1/z.
 
     On the plane n . X = d, 1/z = n . K^-1 (u, v, 1) / d is affine in the pixel, so n is K^T (a, b, c) up to
@@ -144,5 +140,3 @@ def _angle_deg(first: Float, second: Float) -> Float:
     # From the chord: accurate for small angles, where arccos is not.
     chord = np.linalg.norm(first - second, axis=1)
     return np.degrees(2 * np.arcsin(np.clip(chord / 2, 0, 1)))
-
-

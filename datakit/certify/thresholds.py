@@ -94,10 +94,15 @@ def load_thresholds(path: str | Path | None = None) -> Thresholds:
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise FormatError("the thresholds are not YAML", where=where, found=error, mend="mend the syntax") from error
+        raise FormatError(
+            "the thresholds are not YAML", where=where, found=error, mend="mend the syntax"
+        ) from error
     if not isinstance(raw, dict) or not {"settings", "checks"} <= set(raw):
         raise FormatError(
-            "the thresholds have another layout", where=where, expected="keys 'settings' and 'checks'", found=raw
+            "the thresholds have another layout",
+            where=where,
+            expected="keys 'settings' and 'checks'",
+            found=raw,
         )
     _validate(raw, where)
     return Thresholds(raw, where)
@@ -117,7 +122,10 @@ def _validate(raw: dict[str, Any], where: str) -> None:
             kinds = set(entry) - {"reason", "unit"}
             if not kinds or not kinds <= {*DEPTH_KINDS, "any"}:
                 raise FormatError(
-                    "a limit is for depth of some kind", where=place, expected=(*DEPTH_KINDS, "any"), found=kinds
+                    "a limit is for depth of some kind",
+                    where=place,
+                    expected=(*DEPTH_KINDS, "any"),
+                    found=kinds,
                 )
             for kind in kinds:
                 bounds = entry[kind]
@@ -125,5 +133,7 @@ def _validate(raw: dict[str, Any], where: str) -> None:
                 good = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers)
                 if not good or not isinstance(bounds, dict) or not set(bounds) <= {"warn", "fail"}:
                     raise FormatError(
-                        "a limit is a mapping of warn and fail to numbers", where=f"{place}.{kind}", found=bounds
+                        "a limit is a mapping of warn and fail to numbers",
+                        where=f"{place}.{kind}",
+                        found=bounds,
                     )

@@ -6,12 +6,13 @@ import numpy as np
 
 from datakit import geometry as g
 from datakit.motion import MotionKind, Visibility
+from datakit.motion.carry import instance_rows
 
 from .certificate import CheckResult, Measure, make_check
 from .draw import PairSample, smooth_pixels, spread
 from .frames import FrameData
 from .judge import Context, Residuals, quantile_measure, share_measure
-from .knobs import DEPTH_TIME, POSE_FAULTS, SWAPPED, knobs
+from .knobs import DEPTH_TIME, POSE_FAULTS, SWAPPED_POINTS, knobs
 from .pairs import PairData, Points, Tweak, kind_of
 from .raster import Float, Mask
 from .reprojection import play_out
@@ -23,7 +24,13 @@ class TrackDepth:
 
     name = "track_depth"
     KNOBS = knobs(
-        "shift_u", "shift_v", "focal", "scale", "ray", "pose_time", "motion_time",
+        "shift_u",
+        "shift_v",
+        "focal",
+        "scale",
+        "ray",
+        "pose_time",
+        "motion_time",
         also={"pose_time": (DEPTH_TIME,), "motion_time": (DEPTH_TIME,)},
     )
 
@@ -31,7 +38,7 @@ class TrackDepth:
         self._gaps: list[Float] = []
         self._residuals = Residuals()
         self._trajectories = Counts()
-        self._played = {fault: Counts() for fault in (*POSE_FAULTS, SWAPPED)}
+        self._played = {fault: Counts() for fault in (*POSE_FAULTS, SWAPPED_POINTS)}
 
     def see_pair(self, context: Context, sample: PairSample) -> None:
         """Track pixels of moving instances from source to target through `scene.track`."""
@@ -52,10 +59,14 @@ class TrackDepth:
             source.view.name, uv, source.index, target.index, view_tgt=target.view.name
         )
         on_depth = _colour_to_depth(target, tracks.uv_px)
-        observed, _ = data.observed(on_depth, Tweak(), context.setting("max_bend"), context.setting("max_step"))
+        observed, _ = data.observed(
+            on_depth, Tweak(), context.setting("max_bend"), context.setting("max_step")
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             residual = np.log(tracks.z_depth) - observed
-            kept = data.same_instance(on_depth, rows[chosen]) & (np.abs(residual) < context.setting("depth_tolerance"))
+            kept = data.same_instance(on_depth, rows[chosen]) & (
+                np.abs(residual) < context.setting("depth_tolerance")
+            )
         self._gaps.append(np.abs(residual[kept]))
 
     def see_frame(self, context: Context, frame: FrameData, number: int) -> None:
@@ -67,9 +78,9 @@ class TrackDepth:
         size = min(len(motion.points_world), int(context.setting("points_per_pair")))
         chosen = np.sort(rng.choice(len(motion.points_world), size, replace=False))
         track = motion.points_world[chosen].astype(np.float64)
-        at = np.minimum(np.searchsorted(motion.instance_ids, motion.point_instance[chosen]), len(motion.instance_ids) - 1)
+        at = instance_rows(motion, motion.point_instance[chosen])
         none = np.full(size, np.nan)
-        points = Points(np.full((size, 2), 0.5), np.ones(size), at.astype(np.int64), np.zeros(size, bool), none, none)
+        points = Points(np.full((size, 2), 0.5), np.ones(size), at, np.zeros(size, bool), none, none)
         pair = PairData(frame, frame, motion, 0)
         state = motion.point_state.get(frame.view.name)
         told = np.zeros(size, np.uint8) if state is None else state[chosen, frame.index]
@@ -97,16 +108,22 @@ class TrackDepth:
             self._played[fault].add(*look(Tweak(move_pose=move)), tolerance)
         labels = np.unique(points.rows)
         other = labels[(np.searchsorted(labels, points.rows) + 1) % len(labels)]
-        self._played[SWAPPED].add(*look(Tweak(), other), tolerance)
+        self._played[SWAPPED_POINTS].add(*look(Tweak(), other), tolerance)
 
     def finish(self, context: Context) -> CheckResult:
         """Judge all pairs and frames."""
         if not self._gaps and not self._residuals.values:
             return make_check(self.name, (), "nothing moves by poses or trajectories")
-        measures = [quantile_measure(context, self.name, "track_gap", np.concatenate(self._gaps))] if self._gaps else []
+        measures = (
+            [quantile_measure(context, self.name, "track_gap", np.concatenate(self._gaps))]
+            if self._gaps
+            else []
+        )
         hint = ""
         if self._residuals.values:
-            judged = {f: c.measures(context, self.name) for f, c in {"": self._trajectories, **self._played}.items()}
+            judged = {
+                f: c.measures(context, self.name) for f, c in {"": self._trajectories, **self._played}.items()
+            }
             base, hint = play_out(judged.pop(""), judged, "point_gap")
             measures += base
             measures += self._residuals.biases(context, self.name, self.KNOBS, context.setting("depth_floor"))

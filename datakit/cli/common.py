@@ -21,6 +21,7 @@ def verb(
 
     Args:
         examples: Lines to show as they are.
+        cls: Kind of command; `click.Group` for a verb with verbs of its own.
     """
 
     def wrap(function: Callable[..., Any]) -> click.Command:

@@ -64,9 +64,9 @@ def diff(a: Path, b: Path, as_json: bool) -> int:
     return 1 if found else 0
 
 
-command.add_command(show, "show")
-command.add_command(merge, "merge")
-command.add_command(diff, "diff")
+cast("click.Group", command).add_command(show, "show")
+cast("click.Group", command).add_command(merge, "merge")
+cast("click.Group", command).add_command(diff, "diff")
 
 
 def _merged(paths: tuple[Path, ...]) -> Any:

@@ -209,10 +209,26 @@ def k_slightly_larger(clip: Clip) -> Clip:
 
 
 def swapped_instances(clip: Clip) -> Clip:
-    """Swap the ids of the first two instances that move, or of the first two where none does."""
+    return _swapped(clip, (MotionKind.RIGID, MotionKind.STATIC))
+
+
+def swapped_trajectories(clip: Clip) -> Clip:
+    return _swapped(clip, (MotionKind.POINTS,))
+
+
+def _swapped(clip: Clip, kinds: tuple[MotionKind, ...]) -> Clip:
+    """Swap the ids of the two largest instances of the first kind of motion that has two."""
     motion = clip.record.motion
-    moving = np.flatnonzero(motion.instance_motion != MotionKind.STATIC)
-    first, second = moving[:2] if len(moving) >= 2 else (1, 2)
+    seen = np.bincount(
+        np.concatenate([frame["instances"].ravel() for frame in clip.layers]),
+        minlength=len(motion.instance_ids),
+    )
+    seen[0] = 0
+    for kind in kinds:
+        rows = np.flatnonzero((motion.instance_motion == kind) & (seen > 0))
+        if len(rows) >= 2:
+            break
+    first, second = sorted(rows[np.argsort(-seen[rows], kind="stable")][:2])
     order = np.arange(len(motion.instance_ids))
     order[[first, second]] = second, first
     ids = motion.point_instance
@@ -276,7 +292,7 @@ GEOMETRY = ("depth_reprojection", "rigid_residual", "track_depth", "normals", "o
 FAULTS: dict[str, Fault] = {
     "half_pixel_k": Fault(half_pixel_k, k.HALF_PIXEL, GEOMETRY),
     "half_pixel_depth": Fault(half_pixel_depth, k.HALF_PIXEL_DEPTH, GEOMETRY),
-    "half_pixel_colour": Fault(half_pixel_colour, k.HALF_PIXEL_COLOUR, ("photometric",)),
+    "half_pixel_colour": Fault(half_pixel_colour, k.HALF_PIXEL_COLOUR, ("edge_alignment",)),
     "ray_as_z": Fault(ray_as_z, k.RAY, GEOMETRY),
     "depth_scaled": Fault(depth_scaled, k.SCALE, GEOMETRY),
     "inverted_poses": Fault(_map_poses(g.invert_rigid), k.INVERTED, GEOMETRY),
@@ -284,14 +300,15 @@ FAULTS: dict[str, Fault] = {
     "transposed_rotations": Fault(_map_poses(k.transpose_rotation), k.TRANSPOSED, GEOMETRY),
     "quaternion_order": Fault(_map_poses(k.misread_quaternion), k.QUATERNION, GEOMETRY),
     "late_poses": Fault(late_poses, k.POSE_TIME, GEOMETRY),
-    "late_depth": Fault(late_depth, k.DEPTH_TIME, (*GEOMETRY, "photometric")),
-    "late_images": Fault(late_images, k.IMAGE_TIME, ("photometric",)),
+    "late_depth": Fault(late_depth, k.DEPTH_TIME, (*GEOMETRY, "edge_alignment")),
+    "late_images": Fault(late_images, k.IMAGE_TIME, ("photometric", "edge_alignment")),
     "k_doubled": Fault(k_doubled, k.OTHER_K, ("intrinsics",)),
     "k_halved": Fault(k_halved, k.OTHER_K, ("intrinsics",)),
     "k_slightly_larger": Fault(k_slightly_larger, k.OTHER_K_SLIGHTLY, GEOMETRY),
     "one_bad_pose": Fault(one_bad_pose, k.BAD_POSE, ("pose",)),
     "late_motion": Fault(late_motion, k.MOTION_TIME, GEOMETRY, "motion"),
-    "swapped_instances": Fault(swapped_instances, k.SWAPPED, GEOMETRY, "motion"),
+    "swapped_instances": Fault(swapped_instances, k.SWAPPED, GEOMETRY, "two rigid or boxes"),
+    "swapped_trajectories": Fault(swapped_trajectories, k.SWAPPED_POINTS, ("track_depth",), "two points"),
     "instance_quaternions": Fault(instance_quaternions, k.INSTANCE_QUATERNION, GEOMETRY, "rigid"),
     "camera_normals": Fault(camera_normals, k.CAMERA_NORMALS, ("normals",), "normals_world"),
     "backward_flow_negated": Fault(backward_flow_negated, k.NEGATED_FLOW, ("flow",), "flow_backward"),
@@ -303,7 +320,11 @@ def can_exist(fault: Fault, clip: Clip) -> bool:
     """Say whether a scene has what the fault spoils."""
     kinds = clip.record.motion.instance_motion
     if fault.needs == "motion":
-        return bool((kinds != MotionKind.STATIC).sum() >= 2 or "object_coords" in clip.view.layers)
+        return bool((kinds != MotionKind.STATIC).any())
+    if fault.needs == "two rigid or boxes":
+        return bool((kinds == MotionKind.RIGID).sum() >= 2 or "object_coords" in clip.view.layers)
+    if fault.needs == "two points":
+        return bool((kinds == MotionKind.POINTS).sum() >= 2)
     if fault.needs == "rigid":
         return bool((kinds == MotionKind.RIGID).any())
     return not fault.needs or fault.needs in clip.view.layers
