@@ -56,7 +56,12 @@ def draw_pair(context: Context, pair: FramePair, number: int) -> PairSample:
 
 
 def smooth_pixels(
-    context: Context, frame: FrameData, count: int, number: int, among: NDArray[np.bool_] | None = None
+    context: Context,
+    frame: FrameData,
+    count: int,
+    number: int,
+    among: NDArray[np.bool_] | None = None,
+    bend: str = "max_bend",
 ) -> NDArray[np.int64]:
     """Draw pixels of a frame's depth grid that lie on one gently curved surface; (K, 2) in random order.
 
@@ -66,6 +71,7 @@ def smooth_pixels(
         count: At most so many are looked at.
         number: Seeds the draw.
         among: (H, W) bool on the depth grid to draw from; None for all known pixels.
+        bend: Name of the setting that says how gently.
     """
     rng = context.rng(2, number)
     known = np.isfinite(frame.inverse_depth)
@@ -79,7 +85,7 @@ def smooth_pixels(
     pixels = pixels[rng.permutation(len(pixels))]
     if not frame.is_sparse and len(pixels):
         patch = neighbourhood(frame.inverse_depth, pixels[:, 0], pixels[:, 1])
-        pixels = pixels[is_smooth(patch, context.setting("max_bend"), context.setting("max_step"))]
+        pixels = pixels[is_smooth(patch, context.setting(bend), context.setting("max_step"))]
     return pixels
 
 

@@ -90,7 +90,7 @@ class EdgeAlignment:
         frames = self._by_axis[axis]
         count = sum(frame.count for frame in frames)
         total = np.sum([frame.profile for frame in frames], axis=0) if frames else np.zeros_like(_OFFSETS)
-        if count < context.setting("min_samples_instance") or len(frames) < 2:
+        if count < context.setting("min_edges") or len(frames) < 2:
             return _untested(context, self.name, knob, count, "too few depth steps")
         if total.max() < context.setting("least_edge_contrast") * np.median(total):
             return _untested(context, self.name, knob, count, "colours do not step where depth does")

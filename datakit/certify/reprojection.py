@@ -67,16 +67,17 @@ class Agreement:
             agrees = known & same & (np.abs(residual) <= tolerance)
             # Nothing may stand before the surface that the target sees; behind it is occlusion.
             in_front = known & (residual < -tolerance)
+            hidden = known & (residual > tolerance) & ~same
         self.near.append(is_near)
         self.compared.append(int(known.sum()))
         self.agreeing.append(int(agrees.sum()))
         self.in_front += int(in_front.sum())
         self.residuals.append(residual[agrees])
         for row in np.unique(points.rows[known]):
-            # A point that lands on another instance, or before or behind its own, has no residual of its own
-            # instance; the tolerance stands for it, so that it raises the instance's median.
-            mine = known & (points.rows == row)
-            if is_near:
+            # Behind another instance a point may be hidden. Before it, or off its own surface, it is wrong; the
+            # tolerance stands for such a residual, so that it raises the instance's median.
+            mine = known & (points.rows == row) & ~hidden
+            if is_near and mine.any():
                 self.per_row.setdefault(int(row), []).append(
                     np.where(agrees, np.abs(residual), tolerance)[mine]
                 )

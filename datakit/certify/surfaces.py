@@ -67,7 +67,8 @@ class Normals:
         """Measure one frame."""
         if frame.normals is None or frame.is_sparse:
             return
-        pixels = smooth_pixels(context, frame, 2 * int(context.setting("points_per_pair")), 2000 + number)
+        count = 4 * int(context.setting("points_per_pair"))
+        pixels = smooth_pixels(context, frame, count, 2000 + number, bend="max_normal_bend")
         if not len(pixels):
             return
         stored = frame.nearest("normals_world", frame.normals, centres(pixels)).astype(np.float64)
