@@ -51,10 +51,12 @@ def command(
             found=form,
         )
     width_height = _parse_size(size)
+    # A dataset about something special (driving, say) makes worlds of its own.
+    make_world = getattr(converter, "make_world", random_world)
 
     def worlds() -> Iterator[World]:
         for number in range(num_scenes):
-            yield random_world(seed + number, num_frames=frames, size=width_height, motion=motion)
+            yield make_world(seed + number, num_frames=frames, size=width_height, motion=motion)
 
     _check_empty(out)
     partial = out.with_name(out.name + ".partial")

@@ -98,7 +98,11 @@ class Probe:
 
 
 class Converter(Protocol):
-    """The names a converter module provides. `Params` is a pydantic dataclass that forbids unknown keys."""
+    """The names a converter module provides. `Params` is a pydantic dataclass that forbids unknown keys.
+
+    A module may also have `make_world(seed, *, num_frames, size, motion) -> World`, where its native form needs
+    other worlds than `datakit.worlds.random_world` draws.
+    """
 
     CARD: DatasetCard
     VERSION: str

@@ -2,6 +2,7 @@
 
 from .cast import Hits, WorldInstance
 from .deform import Jelly, Sheet, Wave
+from .driving import DrivingWorld, driving_world
 from .paths import Bounce, CameraPath, Linear, Orbit, RigidPath, Spin, Still, Sway
 from .random import random_world
 from .scene import world_motion, world_scene_stream, write_world_scene
@@ -14,6 +15,7 @@ __all__ = [
     "Box",
     "CameraPath",
     "Cylinder",
+    "DrivingWorld",
     "Hits",
     "Jelly",
     "Linear",
@@ -34,6 +36,7 @@ __all__ = [
     "WorldView",
     "make_instance",
     "make_view",
+    "driving_world",
     "random_texture",
     "random_world",
     "world_motion",

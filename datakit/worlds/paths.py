@@ -125,6 +125,18 @@ class RigidPath:
         return g.rigid_from(self.spin.at(when), self.curve.at(when))
 
 
+class CameraMotion(Protocol):
+    """A camera's pose and intrinsics at any time."""
+
+    def world_from_cam(self, times: ArrayLike) -> Float:
+        """Return (K, 4, 4) poses at times (K,) in seconds."""
+        ...
+
+    def intrinsics(self, times: ArrayLike) -> Float:
+        """Return (K, 3, 3) intrinsics at times (K,) in seconds."""
+        ...
+
+
 @dataclass(frozen=True)
 class CameraPath:
     """A camera that travels on `eye` and looks at `target`, z up; `mount_from_cam` places it on that rig.

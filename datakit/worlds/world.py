@@ -13,7 +13,7 @@ from datakit.errors import UsageError
 from datakit.motion import MotionKind, Visibility
 
 from .cast import Hits, WorldInstance, cast_rays, first_hits, rotate
-from .paths import CameraPath, RigidPath
+from .paths import CameraMotion, RigidPath
 from .shapes import Float, Shape
 from .textures import Texture
 
@@ -35,7 +35,7 @@ class WorldView:
     size: tuple[int, int]
     intrinsics: Float
     world_from_cam: Float
-    path: CameraPath
+    path: CameraMotion
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +299,7 @@ class World:
         return np.asarray(frames / self.fps)
 
     def _flow(
-        self, hits: Hits, path: CameraPath, grid_from_view: Float, size: tuple[int, int], time: Float
+        self, hits: Hits, path: CameraMotion, grid_from_view: Float, size: tuple[int, int], time: Float
     ) -> Float:
         moved = self.carry(hits.instance, hits.material, time)
         cam_from_world = g.invert_rigid(path.world_from_cam(time))
@@ -356,7 +356,7 @@ def make_instance(
     )
 
 
-def make_view(path: CameraPath, size: tuple[int, int], times: Float) -> WorldView:
+def make_view(path: CameraMotion, size: tuple[int, int], times: Float) -> WorldView:
     """Join a camera path and an image size, and work out poses and intrinsics at the frames."""
     return WorldView(size, path.intrinsics(times), path.world_from_cam(times), path)
 

@@ -1,0 +1,465 @@
+"""A segment into a scene: one view a camera, sparse lidar depth, boxes as rigid instances at each picture's time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datakit import geometry as g
+from datakit.convert.api import SceneRef
+from datakit.errors import ConventionError, FormatError
+from datakit.motion.kinds import MotionKind
+from datakit.scene import decode_image
+from datakit.scene.records import (
+    Frame,
+    LayerRecord,
+    MotionRecord,
+    Provenance,
+    SceneRecord,
+    ViewRecord,
+)
+
+from .card import CITATION, LICENCE, NAME, SOURCE_CONVENTIONS, VERSION
+from .lidar import Points, points_of_frame
+from .motion import ObjectPath, box_pose, label_times, object_paths, points_in_box
+from .params import Params
+from .segment import (
+    BOTTOM_TO_TOP,
+    CAMERAS,
+    CYCLIST,
+    GLOBAL_SHUTTER,
+    LEFT_TO_RIGHT,
+    OBJECT_TYPES,
+    OPENCV_FROM_WAYMO,
+    PEDESTRIAN,
+    RIGHT_TO_LEFT,
+    SIGN,
+    TOP,
+    TOP_TO_BOTTOM,
+    VEHICLE,
+    Calibration,
+    CameraCalibration,
+    Float,
+    FrameHead,
+    Image,
+    Labelled,
+    RangeImage,
+)
+
+#: How each type of object moves; people are not rigid, and nothing in the release says how their points move.
+MOTION_OF = {
+    VEHICLE: MotionKind.RIGID,
+    SIGN: MotionKind.STATIC,
+    PEDESTRIAN: MotionKind.UNKNOWN,
+    CYCLIST: MotionKind.UNKNOWN,
+}
+NO_LABEL_ZONE = "no-label zone"
+#: Radians between TOP's columns (2650 of them), and between its rows where they are not listed.
+_COLUMN_STEP, _BEAM_STEP = 2 * np.pi / 2650, 0.0048
+#: A point is shadowed by points nearer by this share of its depth, within so many times their spacing.
+_SHADOW_STEP, _WINDOW = 0.1, 2.0
+_NO_POINT = 1e9
+
+
+@dataclass(frozen=True)
+class Rasters:
+    """The bulk of a frame: JPEG bytes by camera, and first and second return by lidar."""
+
+    pictures: Mapping[int, bytes]
+    lasers: Mapping[int, tuple[RangeImage | None, RangeImage | None]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What assembling needs to know of a segment before its frames stream by.
+
+    Attributes:
+        calibration: Of the segment.
+        heads: T frames.
+        world_from_vehicle: (T, 4, 4) of the frames' own poses.
+        origin_global: (3,) metres, the world's origin.
+        start: Seconds since the epoch at which the scene's clock starts.
+        label_times: (T,) s on the scene's clock.
+        cameras: Numbers of the cameras that have pictures, in order.
+        frames_of: Camera -> indices of the frames that have its picture.
+        clock: (M,) s, the times of all pictures.
+        paths: Object id -> its path in the world, and its labels.
+        ids: Object id -> instance id.
+    """
+
+    calibration: Calibration
+    heads: Sequence[FrameHead]
+    world_from_vehicle: Float
+    origin_global: Float
+    start: float
+    label_times: Float
+    cameras: tuple[int, ...]
+    frames_of: Mapping[int, NDArray[np.int64]]
+    clock: Float
+    paths: Mapping[str, tuple[ObjectPath, list[Labelled]]]
+    ids: Mapping[str, int]
+    label_offset: float
+
+    def time(self, image: Image) -> float:
+        """Tell a picture's time on the scene's clock, s."""
+        return image.pose_time - self.start
+
+    @property
+    def no_label_zone(self) -> int:
+        """Instance id of points about which nothing is labelled."""
+        return len(self.ids) + 1
+
+
+def open_segment(calibration: Calibration, heads: Sequence[FrameHead], params: Params, where: str) -> Segment:
+    """Work out a segment's clock, world and objects from its frames' heads.
+
+    Raises:
+        FormatError: No frames, no pictures, or frames that go back in time.
+        ConventionError: A picture's camera has no calibration.
+    """
+    stamps = [head.timestamp_micros for head in heads]
+    if not heads or any(b <= a for a, b in zip(stamps, stamps[1:], strict=False)):
+        raise FormatError(
+            "A segment's frames are not in the order of time.",
+            where=where,
+            expected="increasing",
+            found=stamps,
+        )
+    wanted = tuple(CAMERAS) if params.cameras == "all" else (1, 2, 3)
+    frames_of = {
+        camera: np.array([t for t, head in enumerate(heads) if camera in head.images], dtype=np.int64)
+        for camera in wanted
+    }
+    cameras = tuple(camera for camera in wanted if len(frames_of[camera]))
+    missing = [CAMERAS[camera] for camera in cameras if camera not in calibration.cameras]
+    if missing or not cameras:
+        raise ConventionError(
+            "No picture with a calibrated camera." if not cameras else "A camera has no calibration.",
+            where=where,
+            expected=[CAMERAS[camera] for camera in wanted],
+            found=missing,
+        )
+    start, origin = stamps[0] * 1e-6, heads[0].global_from_vehicle[:3, 3].copy()
+    world_from_vehicle = np.array([to_world(head.global_from_vehicle, origin) for head in heads])
+    times, offset = label_times(heads)
+    times = times - start
+    paths = object_paths(heads, times, world_from_vehicle)
+    clock = np.unique(
+        [heads[t].images[camera].pose_time - start for camera in cameras for t in frames_of[camera]]
+    )
+    return Segment(
+        calibration=calibration,
+        heads=heads,
+        world_from_vehicle=world_from_vehicle,
+        origin_global=origin,
+        start=start,
+        label_times=times,
+        cameras=cameras,
+        frames_of=frames_of,
+        clock=clock,
+        paths=paths,
+        ids={ident: number for number, ident in enumerate(paths, start=1)},
+        label_offset=offset,
+    )
+
+
+def to_world(global_from_any: Float, origin_global: Float) -> Float:
+    """Move a global pose to the world: the same axes, another origin."""
+    out = global_from_any.copy()
+    out[:3, 3] -= origin_global
+    return out
+
+
+def scene_record(ref: SceneRef, segment: Segment, params: Params) -> SceneRecord:
+    """Describe the scene; its frames stream beside it."""
+    return SceneRecord(
+        dataset=NAME,
+        id=ref.id,
+        split=ref.split,
+        scale="metric",
+        time_kind="sequence",
+        licence=LICENCE,
+        citation=CITATION,
+        source_conventions=SOURCE_CONVENTIONS,
+        views={CAMERAS[camera]: _view(segment, camera, params) for camera in segment.cameras},
+        motion=_motion(segment),
+        provenance=Provenance(NAME, VERSION, asdict(params), ref.fingerprint),
+        world_up=(0.0, 0.0, 1.0),
+        metadata={
+            "form": ref.location["form"],
+            "context": segment.calibration.name,
+            "stats": segment.calibration.stats,
+            "origin_global": [float(v) for v in segment.origin_global],
+            "start_seconds": segment.start,
+            "label_time_after_timestamp": segment.label_offset,
+            "objects": [
+                {
+                    "instance": segment.ids[ident],
+                    "id": ident,
+                    "type": OBJECT_TYPES.get(labels[0].type, str(labels[0].type)),
+                    "size_lwh": [float(v) for v in labels[0].box.size],
+                }
+                for ident, (_, labels) in segment.paths.items()
+            ],
+        },
+    )
+
+
+def _view(segment: Segment, camera: int, params: Params) -> ViewRecord:
+    calibration = segment.calibration.cameras[camera]
+    frames = segment.frames_of[camera]
+    images = [segment.heads[t].images[camera] for t in frames]
+    times = np.array([segment.time(image) for image in images])
+    cam_from_waymo = calibration.vehicle_from_camera @ g.invert_rigid(OPENCV_FROM_WAYMO)
+    world_from_vehicle = np.array(
+        [to_world(image.global_from_vehicle, segment.origin_global) for image in images]
+    )
+    axis, shutter_times = _shutter(calibration, images, segment.start)
+    size = calibration.size
+    k1, k2, p1, p2, k3 = calibration.distortion
+    distorted = not params.rectify
+    return ViewRecord(
+        size=size,
+        times=times,
+        frame_names=tuple(str(segment.heads[t].timestamp_micros) for t in frames),
+        intrinsics=np.broadcast_to(calibration.intrinsics, (len(frames), 3, 3)).copy(),
+        world_from_cam=world_from_vehicle @ cam_from_waymo,
+        pose_is_known=np.ones(len(frames), bool),
+        motion_index=np.searchsorted(segment.clock, times).astype(np.int64),
+        layers={
+            "rgb": LayerRecord(size, "jpeg", "uint8", num_channels=3),
+            "z_depth": LayerRecord(size, "array", "float32", depth_kind="lidar"),
+            "instances": LayerRecord(size, "array", "uint32"),
+        },
+        camera_model="full_opencv" if distorted else "pinhole",
+        distortion=(k1, k2, p1, p2, k3, 0.0, 0.0, 0.0) if distorted else (),
+        is_rectified=params.rectify,
+        shutter_axis=axis,
+        shutter_times=shutter_times,
+    )
+
+
+def _shutter(
+    calibration: CameraCalibration, images: Sequence[Image], start: float
+) -> tuple[str, Float | None]:
+    """Give the middle of the exposure of each row or column: dataset.proto:315-372, camera_model.cc:77-106."""
+    direction = calibration.shutter_direction
+    if direction not in (TOP_TO_BOTTOM, LEFT_TO_RIGHT, BOTTOM_TO_TOP, RIGHT_TO_LEFT):
+        if direction not in (0, GLOBAL_SHUTTER):
+            raise ConventionError("Unknown direction of a rolling shutter.", expected="1..5", found=direction)
+        return "global", None
+    axis = "row" if direction in (TOP_TO_BOTTOM, BOTTOM_TO_TOP) else "column"
+    count = calibration.size[1] if axis == "row" else calibration.size[0]
+    part = (np.arange(count) + 0.5) / count
+    if direction in (BOTTOM_TO_TOP, RIGHT_TO_LEFT):
+        part = part[::-1]
+    return axis, np.array(
+        [
+            image.trigger_time
+            - start
+            + image.shutter / 2
+            + (image.readout_done_time - image.trigger_time - image.shutter) * part
+            for image in images
+        ]
+    )
+
+
+def _motion(segment: Segment) -> MotionRecord:
+    poses = np.tile(np.eye(4), (len(segment.clock), len(segment.ids) + 2, 1, 1))
+    names, kinds = ["background"], [MotionKind.STATIC]
+    for ident, (path, labels) in segment.paths.items():
+        kind = MOTION_OF.get(labels[0].type, MotionKind.UNKNOWN)
+        names.append(f"{OBJECT_TYPES.get(labels[0].type, labels[0].type)} {ident}")
+        kinds.append(kind)
+        if kind != MotionKind.STATIC:
+            poses[:, segment.ids[ident]] = _synced(segment, ident, path.at(segment.clock))
+    names.append(NO_LABEL_ZONE)
+    kinds.append(MotionKind.UNKNOWN)
+    poses[:, segment.no_label_zone] = np.nan
+    return MotionRecord(
+        times=segment.clock,
+        instance_ids=np.arange(len(names), dtype=np.uint32),
+        instance_names=tuple(names),
+        instance_motion=np.array(kinds, dtype=np.uint8),
+        world_from_instance=poses,
+    )
+
+
+def _synced(segment: Segment, ident: str, poses: Float) -> Float:
+    """Put the release's own box at the time of the camera that sees an object best, where it gives one.
+
+    The synced box keeps the heading of the frame's own (label.proto:106-133), so only its centre is taken.
+    """
+    for t, head in enumerate(segment.heads):
+        for label in head.objects:
+            camera = label.synced_camera
+            if label.id != ident or label.synced_box is None or camera not in segment.cameras:
+                continue
+            if camera in head.images:
+                at = np.searchsorted(segment.clock, segment.time(head.images[camera]))
+                poses[at, :3, 3] = g.transform_points(segment.world_from_vehicle[t], label.synced_box.centre)
+    return poses
+
+
+def frames(segment: Segment, params: Params, rasters: Iterator[Rasters], where: str) -> Iterator[Frame]:
+    """Make the frames of all views as a segment's frames stream by."""
+    index = {camera: {int(t): i for i, t in enumerate(at)} for camera, at in segment.frames_of.items()}
+    for t, raster in enumerate(rasters):
+        place = f"{where}: frame {t}"
+        head = segment.heads[t]
+        points = points_of_frame(raster.lasers, segment.calibration.lasers, head.global_from_vehicle, place)
+        owner = _owners(points, head, params.box_margin)
+        for camera in segment.cameras:
+            if t not in index[camera]:
+                continue
+            z_depth, instances = _splat(segment, t, camera, points, owner, params)
+            yield Frame(
+                CAMERAS[camera],
+                index[camera][t],
+                {
+                    "rgb": _picture(segment, camera, raster.pictures[camera], params, place),
+                    "z_depth": z_depth,
+                    "instances": instances,
+                },
+            )
+
+
+def _owners(points: Points, head: FrameHead, margin: float) -> NDArray[np.int64]:
+    """Tell in which of a frame's boxes each point lies: its index, -1 for none; smaller boxes go first."""
+    owner = np.full(len(points.points_vehicle), -1, np.int64)
+    for number in np.argsort([-np.prod(label.box.size) for label in head.objects], kind="stable"):
+        box = head.objects[number].box
+        near = np.flatnonzero(
+            (np.abs(points.points_vehicle - box.centre) <= np.linalg.norm(box.size) / 2 + abs(margin)).all(-1)
+        )
+        mine = points_in_box(points.points_vehicle[near], box_pose(box), box.size, margin)
+        owner[near[mine]] = number
+    return owner
+
+
+def _splat(
+    segment: Segment, t: int, camera: int, points: Points, owner: NDArray[np.int64], params: Params
+) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    """Draw a camera's sparse z-depth and instance ids: the nearest point of each pixel."""
+    calibration, head = segment.calibration.cameras[camera], segment.heads[t]
+    image = head.images[camera]
+    seen, uv_px = _in_camera(points, camera)
+    ids = np.where(points.is_unlabelled[seen] & (owner[seen] < 0), segment.no_label_zone, 0)
+    world = g.transform_points(segment.world_from_vehicle[t], points.points_vehicle[seen])
+    for number in np.unique(owner[seen]):
+        if number < 0:
+            continue
+        label = head.objects[number]
+        mine = owner[seen] == number
+        ids[mine] = segment.ids[label.id]
+        if MOTION_OF.get(label.type) == MotionKind.RIGID:
+            world[mine] = _at_picture(segment, t, label, image, world[mine])
+    camera_from_vehicle = OPENCV_FROM_WAYMO @ g.invert_rigid(calibration.vehicle_from_camera)
+    vehicle_from_world = g.invert_rigid(to_world(image.global_from_vehicle, segment.origin_global))
+    z = g.transform_points(camera_from_vehicle @ vehicle_from_world, world)[:, 2]
+    if params.rectify:
+        lens = calibration.intrinsics, np.array(calibration.distortion)
+        flat = cv2.undistortPoints(uv_px[:, None], *lens, P=calibration.intrinsics)
+        uv_px = flat[:, 0].astype(np.float64)
+    depth, instances = _nearest(uv_px, z, ids, calibration.size)
+    if params.drop_shadowed:
+        hidden = shadowed(depth, _point_spacing(segment.calibration, calibration))
+        depth[hidden], instances[hidden] = np.nan, 0
+    return depth, instances
+
+
+def _in_camera(points: Points, camera: int) -> tuple[NDArray[np.int64], Float]:
+    """Find the points that a camera sees, in either slot of the shipped projections, and their pixels' centres."""
+    first = np.flatnonzero(points.projection[:, 0] == camera)
+    second = np.flatnonzero(points.projection[:, 3] == camera)
+    pixels = np.concatenate([points.projection[first, 1:3], points.projection[second, 4:6]])
+    return np.concatenate([first, second]), pixels + 0.5
+
+
+def _at_picture(segment: Segment, t: int, label: Labelled, image: Image, world: Float) -> Float:
+    """Move points of a rigid object from its label's time to a picture's."""
+    path, _ = segment.paths[label.id]
+    pose = path.at(np.array([segment.label_times[t], segment.time(image)]))
+    if not np.isfinite(pose).all():
+        return world
+    return g.transform_points(pose[1] @ g.invert_rigid(pose[0]), world)
+
+
+def _nearest(
+    uv_px: Float, z: Float, ids: NDArray[np.int64], size: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    width, height = size
+    depth = np.full((height, width), np.nan, np.float32)
+    instances = np.zeros((height, width), np.uint32)
+    col, row = np.floor(uv_px).astype(np.int64).T
+    kept = (z > 0) & (col >= 0) & (col < width) & (row >= 0) & (row < height)
+    order = np.flatnonzero(kept)[np.argsort(-z[kept], kind="stable")]
+    depth[row[order], col[order]] = z[order]
+    instances[row[order], col[order]] = ids[order]
+    return depth, instances
+
+
+def _point_spacing(calibration: Calibration, camera: CameraCalibration) -> tuple[int, int]:
+    """Tell how far apart TOP's points are in a picture: pixels across and down, rounded up."""
+    top = calibration.lasers.get(TOP)
+    beams = None if top is None else top.inclinations
+    down = _BEAM_STEP if beams is None or len(beams) < 2 else float(np.median(np.abs(np.diff(beams))))
+    focal = camera.intrinsics[0, 0], camera.intrinsics[1, 1]
+    return int(np.ceil(focal[0] * _COLUMN_STEP)), int(np.ceil(focal[1] * down))
+
+
+def shadowed(z_depth: NDArray[np.float32], spacing: tuple[int, int]) -> NDArray[np.bool_]:
+    """Find points that a camera cannot have seen: the lidar, elsewhere on the roof, looked past what is before them.
+
+    Such points lie among those of a nearer surface, which has points on both sides of them: above and below, or
+    left and right. Ground is nearer below only, and what stands beside an object's outline has it on one side only.
+
+    Args:
+        z_depth: (H, W), NaN where there is no point.
+        spacing: Pixels between neighbouring points across and down.
+
+    Returns:
+        (H, W) bool.
+    """
+    far = np.where(np.isfinite(z_depth), z_depth, np.float32(_NO_POINT)).astype(np.float32)
+    across, down = (max(1, round(_WINDOW * step)) for step in spacing)
+    before = np.nan_to_num(z_depth) * (1 - _SHADOW_STEP)
+
+    def nearer(left: int, right: int, above: int, below: int) -> NDArray[np.bool_]:
+        """Whether a nearer point is in the box from `left` to `right` and `above` to `below`, in pixels."""
+        kernel = np.zeros((2 * down + 1, 2 * across + 1), np.uint8)
+        kernel[down + above : down + below + 1, across + left : across + right + 1] = 1
+        lowest = cv2.erode(far, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=_NO_POINT)
+        return np.asarray(lowest < before)
+
+    # Points of a row lie half a spacing aside of those of the next, so a column is looked for with some width; no
+    # more, for on a slanted surface all that is beside a point on one side is nearer.
+    half_across, half_down = (step // 2 for step in spacing)
+    vertical = nearer(-half_across, half_across, -down, -1) & nearer(-half_across, half_across, 1, down)
+    horizontal = nearer(-across, -1, -half_down, half_down) & nearer(1, across, -half_down, half_down)
+    return np.asarray(np.isfinite(z_depth) & (vertical | horizontal))
+
+
+def _picture(segment: Segment, camera: int, data: bytes, params: Params, where: str) -> bytes:
+    calibration = segment.calibration.cameras[camera]
+    place = f"{where}: images[{CAMERAS[camera]}]"
+    if not params.rectify:
+        return data
+    rgb = decode_image(data, place)
+    if rgb.shape[1::-1] != calibration.size:
+        raise FormatError(
+            "A picture has another size than its camera.",
+            where=place,
+            expected=calibration.size,
+            found=rgb.shape[1::-1],
+        )
+    # OpenCV's maps count from pixel centres.
+    centred = g.centre_from_corner_intrinsics(calibration.intrinsics)
+    flat: NDArray[Any] = cv2.undistort(rgb, centred, np.array(calibration.distortion))
+    _, encoded = cv2.imencode(".jpg", flat[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, params.jpeg_quality])
+    return bytes(encoded)

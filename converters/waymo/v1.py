@@ -1,0 +1,253 @@
+"""Waymo v1: one TFRecord a segment, one serialised `Frame` a record."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.kubric.tfrecord import read_record, walk_records
+from datakit.errors import ConventionError, FormatError
+from datakit.scene.records import SourceFile
+
+from .proto import parse
+from .segment import (
+    CAMERAS,
+    Box,
+    Calibration,
+    CameraCalibration,
+    Float,
+    FrameHead,
+    Image,
+    Labelled,
+    LaserCalibration,
+    RangeImage,
+)
+
+_NUMBER_OF_CAMERA = {name.upper(): number for number, name in CAMERAS.items()}
+#: The largest range image of the release (TOP: 64 x 2650 x 6 values); ten times that is no range image.
+_MAX_VALUES = 64 * 2650 * 6 * 10
+
+
+def calibration(frame: Any, where: str) -> Calibration:
+    """Read what is constant from a parsed Frame; cameras and lidars are joined by number, never by position."""
+    context = frame.context
+    if not context.name:
+        raise FormatError("A frame has no context.", where=f"{where}: context.name", expected="a name")
+    return Calibration(
+        name=context.name,
+        cameras={c.name: _camera(c, where) for c in context.camera_calibrations if c.name in CAMERAS},
+        lasers={c.name: _laser(c, where) for c in context.laser_calibrations},
+        stats={key: getattr(context.stats, key) for key in ("time_of_day", "location", "weather")},
+    )
+
+
+def _camera(message: Any, where: str) -> CameraCalibration:
+    place = f"{where}: camera_calibrations[{CAMERAS[message.name]}]"
+    values = finite(message.intrinsic, 9, f"{place}.intrinsic")
+    if message.width <= 0 or message.height <= 0:
+        raise FormatError("A camera has no size.", where=place, found=(message.width, message.height))
+    return CameraCalibration(
+        size=(message.width, message.height),
+        intrinsics=intrinsics(*values[:4]),
+        distortion=tuple(float(v) for v in values[4:]),
+        vehicle_from_camera=transform(message.extrinsic, f"{place}.extrinsic"),
+        shutter_direction=message.rolling_shutter_direction,
+    )
+
+
+def _laser(message: Any, where: str) -> LaserCalibration:
+    place = f"{where}: laser_calibrations[{message.name}]"
+    beams = np.array(message.beam_inclinations, dtype=np.float64)
+    return LaserCalibration(
+        vehicle_from_lidar=transform(message.extrinsic, f"{place}.extrinsic"),
+        inclinations=finite(beams, len(beams), f"{place}.beam_inclinations") if len(beams) else None,
+        span=(message.beam_inclination_min, message.beam_inclination_max),
+    )
+
+
+def head(frame: Any, where: str) -> FrameHead:
+    """Read a parsed Frame but for its rasters and picture bytes."""
+    return FrameHead(
+        timestamp_micros=frame.timestamp_micros,
+        global_from_vehicle=transform(frame.pose, f"{where}: pose"),
+        images={
+            image.name: _image(image, f"{where}: images[{CAMERAS[image.name]}]")
+            for image in frame.images
+            if image.name in CAMERAS
+        },
+        objects=tuple(_labelled(label, f"{where}: laser_labels[{label.id}]") for label in frame.laser_labels),
+    )
+
+
+def _image(message: Any, where: str) -> Image:
+    return Image(
+        jpeg=b"",
+        global_from_vehicle=transform(message.pose, f"{where}.pose"),
+        pose_time=message.pose_timestamp,
+        shutter=message.shutter,
+        trigger_time=message.camera_trigger_time,
+        readout_done_time=message.camera_readout_done_time,
+    )
+
+
+def _labelled(message: Any, where: str) -> Labelled:
+    meta, has = message.metadata, message.HasField("metadata")
+    speed = [
+        getattr(meta, key) if has and meta.HasField(key) else np.nan
+        for key in ("speed_x", "speed_y", "speed_z")
+    ]
+    synced = message.camera_synced_box if message.HasField("camera_synced_box") else None
+    return Labelled(
+        id=message.id,
+        type=message.type,
+        box=_box(message.box, where),
+        speed_global=np.array(speed),
+        synced_box=None if synced is None else _box(synced, f"{where}.camera_synced_box"),
+        synced_camera=_NUMBER_OF_CAMERA.get(message.most_visible_camera_name, 0),
+    )
+
+
+def _box(message: Any, where: str) -> Box:
+    values = [message.center_x, message.center_y, message.center_z]
+    # Length lies along the heading; the message's order is width before length (label.proto:22-40).
+    values += [message.length, message.width, message.height, message.heading]
+    checked = finite(values, 7, where)
+    return Box(checked[:3], checked[3:6], float(checked[6]))
+
+
+def pictures(frame: Any) -> Iterator[tuple[int, bytes]]:
+    """Yield camera number and JPEG bytes of a parsed Frame."""
+    return ((image.name, image.image) for image in frame.images if image.name in CAMERAS)
+
+
+def range_images(frame: Any, where: str) -> dict[int, tuple[RangeImage | None, RangeImage | None]]:
+    """Decompress the range images of a parsed Frame: laser number -> first and second return."""
+    return {
+        laser.name: (
+            _range_image(laser.ri_return1, f"{where}: lasers[{laser.name}].ri_return1"),
+            _range_image(laser.ri_return2, f"{where}: lasers[{laser.name}].ri_return2"),
+        )
+        for laser in frame.lasers
+    }
+
+
+def _range_image(message: Any, where: str) -> RangeImage | None:
+    if not message.range_image_compressed:
+        return None
+    values = _matrix(
+        message.range_image_compressed, "MatrixFloat", np.float32, 4, f"{where}.range_image_compressed"
+    )
+    projection = pose = None
+    if message.camera_projection_compressed:
+        place = f"{where}.camera_projection_compressed"
+        projection = _matrix(message.camera_projection_compressed, "MatrixInt32", np.int32, 6, place)
+        check_same_grid(values, projection, place)
+    if message.range_image_pose_compressed:
+        place = f"{where}.range_image_pose_compressed"
+        pose = _matrix(message.range_image_pose_compressed, "MatrixFloat", np.float32, 6, place)
+        check_same_grid(values, pose, place)
+    return RangeImage(values, projection, None if pose is None else pose.astype(np.float64))
+
+
+def _matrix(data: bytes, kind: str, dtype: type[Any], channels: int, where: str) -> NDArray[Any]:
+    message = parse(kind, _inflate(data, where), where)
+    shape = tuple(message.shape.dims)
+    values = np.array(message.data, dtype=dtype)
+    if len(shape) != 3 or shape[2] != channels or min(shape) < 0 or int(np.prod(shape)) != values.size:
+        raise FormatError(
+            "A range image's shape does not fit its values.",
+            where=f"{where}.shape",
+            expected=f"(rows, columns, {channels}) of {values.size} values",
+            found=shape,
+        )
+    return values.reshape(shape)
+
+
+def _inflate(data: bytes, where: str) -> bytes:
+    """Decompress, to no more than the largest range image takes."""
+    # Four bytes a float, and up to ten a negative integer.
+    limit = _MAX_VALUES * 10
+    stream = zlib.decompressobj()
+    try:
+        out = stream.decompress(data, limit)
+    except zlib.error as err:
+        raise FormatError("A range image is not zlib data.", where=where, expected="zlib", found=err) from err
+    if not stream.eof:
+        what = "larger than any range image" if stream.unconsumed_tail else "truncated"
+        raise FormatError(f"A range image is {what}.", where=where, expected="the end of the zlib stream")
+    return out
+
+
+def check_same_grid(values: NDArray[Any], other: NDArray[Any], where: str) -> None:
+    """Refuse a companion of a range image on another grid."""
+    if values.shape[:2] != other.shape[:2]:
+        raise FormatError(
+            "A range image and its companion have other sizes.",
+            where=where,
+            expected=values.shape[:2],
+            found=other.shape[:2],
+        )
+
+
+def intrinsics(f_u: float, f_v: float, c_u: float, c_v: float) -> Float:
+    """Make K of Waymo's four numbers; its pixels already have the corner as origin."""
+    return np.array([[f_u, 0.0, c_u], [0.0, f_v, c_v], [0.0, 0.0, 1.0]])
+
+
+def transform(message: Any, where: str) -> Float:
+    """Read a row-major 4 x 4 pose."""
+    return rigid(finite(message.transform, 16, where).reshape(4, 4), where)
+
+
+def rigid(matrix: Float, where: str) -> Float:
+    """Check that a (4, 4) matrix is a pose, up to what float32 keeps of one."""
+    rotation = matrix[:3, :3]
+    with np.errstate(over="ignore"):
+        error = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+    if error > 1e-4 or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
+        raise ConventionError(
+            "A pose is not rigid.",
+            where=where,
+            expected="a rotation and a translation",
+            found=matrix.tolist(),
+        )
+    u, _, vt = np.linalg.svd(rotation)
+    out = matrix.copy()
+    out[:3, :3] = u @ vt
+    return out
+
+
+def finite(values: Any, count: int, where: str) -> Float:
+    """Check a list of numbers.
+
+    Raises:
+        FormatError: Another count.
+        ConventionError: NaN or infinite.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (count,):
+        raise FormatError("A list has the wrong length.", where=where, expected=count, found=array.shape)
+    if not np.isfinite(array).all():
+        raise ConventionError("A value is not finite.", where=where, expected="finite numbers", found=array)
+    return array
+
+
+def frames(path: Path, check_crc: bool) -> Iterator[tuple[Any, str, SourceFile]]:
+    """Parse a segment frame by frame.
+
+    Args:
+        path: The TFRecord file.
+        check_crc: Whether the payloads' CRCs are checked (those of the lengths always are).
+
+    Yields:
+        Parsed Frame, its place for errors, and its record as a source (path: the file's name).
+    """
+    for number, span in enumerate(walk_records(path)):
+        data, digest = read_record(path, span, check_crc)
+        where = f"{path}: frame {number}"
+        yield parse("Frame", data, where), where, SourceFile(path.name, span.length, digest, span.offset)

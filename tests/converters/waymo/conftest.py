@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from converters import waymo
+from datakit.convert.api import SceneRef
+from datakit.scene import write_scene
+from datakit.worlds import DrivingWorld, driving_world
+
+
+@pytest.fixture(scope="session")
+def world() -> DrivingWorld:
+    return driving_world(1, num_frames=5, size=(96, 64))
+
+
+@pytest.fixture(scope="session")
+def natives(world: DrivingWorld, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Form -> root of a native tree of the same world."""
+    roots = {}
+    for form in waymo.NATIVE_FORMS:
+        roots[form] = tmp_path_factory.mktemp(form)
+        waymo.write_native(iter([world]), roots[form], form)
+    return roots
+
+
+@pytest.fixture(scope="session")
+def scene_files(natives: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("scenes")
+    return {form: convert(root, folder / f"{form}.h5") for form, root in natives.items()}
+
+
+def only_scene(root: Path, **params: object) -> SceneRef:
+    (ref,) = waymo.scenes(root, waymo.Params(**params))
+    return ref
+
+
+def convert(root: Path, path: Path, **params: object) -> Path:
+    write_scene(path, waymo.read(root, only_scene(root), waymo.Params(**params)))
+    return path
