@@ -1,0 +1,80 @@
+"""Depth and flow stored as bit patterns of half floats in 16-bit PNGs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datakit.errors import FormatError
+from datakit.scene import decode_image
+
+Size = tuple[int, int]
+#: dynamic_stereo's own rule: nearer is no depth (datasets/dynamic_stereo_datasets.py:63,200).
+_MIN_DEPTH = 1e-5
+
+
+def z_depth(data: bytes, size: Size, scale: float, where: str) -> NDArray[np.float32]:
+    """Decode a depth PNG.
+
+    Args:
+        data: The file's bytes.
+        size: (W, H) it must have.
+        scale: `depth.scale_adjustment`.
+        where: For errors.
+
+    Returns:
+        (H, W) float32 metres along the axis; NaN unknown.
+    """
+    z = _half_floats(data, size, where) * np.float32(scale)
+    with np.errstate(invalid="ignore"):
+        z[~((z >= _MIN_DEPTH) & (z < np.inf))] = np.nan
+    return z
+
+
+def flow(data: bytes, mask: bytes | None, size: Size, where: str) -> NDArray[np.float32]:
+    """Decode a flow PNG of width 2 W: dx in its left half, dy in its right one.
+
+    Args:
+        data: The file's bytes.
+        mask: Bytes of its mask PNG; 0 is unknown. None where there is none.
+        size: (W, H) of the view.
+        where: For errors.
+
+    Returns:
+        (H, W, 2) float32 px; NaN unknown.
+    """
+    both = _half_floats(data, (2 * size[0], size[1]), where)
+    out = np.stack([both[:, : size[0]], both[:, size[0] :]], axis=-1)
+    if mask is not None:
+        valid = decode_image(mask, f"{where} (mask)")
+        if valid.shape[:2] != out.shape[:2]:
+            raise _wrong_size(f"{where} (mask)", size, valid.shape)
+        out[(valid if valid.ndim == 2 else valid[..., 0]) == 0] = np.nan
+    out[~np.isfinite(out).all(axis=-1)] = np.nan
+    return out
+
+
+def instances(data: bytes, size: Size, where: str) -> NDArray[np.uint32]:
+    """Decode an instance map of any bit depth, (H, W)."""
+    ids = decode_image(data, where)
+    if ids.ndim != 2 or ids.shape[::-1] != size:
+        raise _wrong_size(where, size, ids.shape)
+    return ids.astype(np.uint32)
+
+
+def _half_floats(data: bytes, size: Size, where: str) -> NDArray[np.float32]:
+    bits = decode_image(data, where)
+    if bits.dtype != np.uint16 or bits.ndim != 2:
+        raise FormatError(
+            "Not a 16-bit grey PNG.",
+            where=where,
+            expected="uint16 (H, W)",
+            found=f"{bits.dtype} {bits.shape}",
+        )
+    if bits.shape[::-1] != size:
+        raise _wrong_size(where, size, bits.shape)
+    return np.ascontiguousarray(bits).view(np.float16).astype(np.float32)
+
+
+def _wrong_size(where: str, size: Size, shape: tuple[int, ...]) -> FormatError:
+    return FormatError("An image has the wrong size.", where=where, expected=size, found=shape)
