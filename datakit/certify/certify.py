@@ -20,7 +20,8 @@ from .frames import FrameStore
 from .judge import Context
 from .objects import ObjectCoords
 from .photometric import Photometric
-from .reprojection import DepthReprojection, RigidResidual
+from .reprojection import DepthReprojection
+from .rigid import RigidResidual
 from .sampling import choose_pairs, usable_frames
 from .surfaces import DepthValid, Normals
 from .thresholds import DEPTH_KINDS, Thresholds, load_thresholds

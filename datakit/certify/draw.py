@@ -89,6 +89,23 @@ def smooth_pixels(
     return pixels
 
 
+def pixels_by_motion(
+    context: Context, frame: FrameData, kinds: Sequence[MotionKind], count: int, number: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw smooth pixels of instances that move in given ways, evenly over instances.
+
+    Returns:
+        (K, 2) of (row, column) on the depth grid, and (K,) rows of the motion record.
+    """
+    motion = context.frames.scene.motion
+    raster = frame.motion_rows(motion)
+    among = np.isin(kind_of(motion, raster), kinds)
+    pixels = smooth_pixels(context, frame, 6 * count, number, among)
+    rows = raster[pixels[:, 0], pixels[:, 1]]
+    chosen = spread(rows, np.arange(len(rows)), count)
+    return pixels[chosen], rows[chosen]
+
+
 def spread(rows: NDArray[np.int64], among: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Pick at most `count` of the indices `among`, as evenly over instances as they allow."""
     labels = np.unique(rows[among])

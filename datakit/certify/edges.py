@@ -18,7 +18,7 @@ from .bias import Bias
 from .certificate import NOT_TESTABLE, CheckResult, Measure, make_check
 from .frames import FrameData
 from .judge import Context, bias_measure, rival_measure
-from .knobs import HALF_PIXEL_COLOUR, IMAGE_TIME, Knob
+from .knobs import HALF_PIXEL_COLOUR, HALF_PIXEL_DEPTH, IMAGE_TIME, Knob
 from .pairs import PairData, Points, Tweak, kind_of
 from .raster import Float, gather, interpolate, stencil_at
 
@@ -86,7 +86,7 @@ class EdgeAlignment:
         return make_check(self.name, [*measures, self._lag(context)])
 
     def _offset(self, context: Context, axis: str) -> Measure:
-        knob = Knob(f"offset_{axis}", "px", lambda _: Tweak(), 0.0, (HALF_PIXEL_COLOUR,))
+        knob = Knob(f"offset_{axis}", "px", lambda _: Tweak(), 0.0, (HALF_PIXEL_COLOUR, HALF_PIXEL_DEPTH))
         frames = self._by_axis[axis]
         count = sum(frame.count for frame in frames)
         total = np.sum([frame.profile for frame in frames], axis=0) if frames else np.zeros_like(_OFFSETS)

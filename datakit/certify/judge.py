@@ -118,7 +118,7 @@ def bias_measure(context: Context, check: str, knob: Knob, bias: Bias) -> Measur
     """
     limit, error = context.limit(check, knob.name), bias.standard_error
     assert limit.fail is not None
-    far_off = abs(bias.value) >= max(1.5 * limit.fail, 6 * error)
+    far_off = abs(bias.value) >= max(1.5 * limit.fail, 4.5 * error)
     if 3.5 * error <= limit.fail or far_off:
         verdict = upper_verdict(abs(bias.value), limit)
         reason = "" if verdict == PASS else f"off by {bias.value:+.3g} {knob.unit}"

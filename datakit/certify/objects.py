@@ -13,8 +13,8 @@ from .frames import FrameData
 from .judge import Context, Residuals, quantile_measure, worst_instance_measure
 from .knobs import DEPTH_TIME, INSTANCE_FAULTS, POSE_FAULTS, SWAPPED, knobs, swap_instances
 from .pairs import PairData, Points, Tweak
+from .played import play_out
 from .raster import Float
-from .reprojection import play_out
 from .sampling import centres
 
 

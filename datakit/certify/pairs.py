@@ -201,6 +201,14 @@ class PairData:
 
     def _observed_nearby(self, uv_depth: Float, tweak: Tweak) -> tuple[Float, Mask]:
         """Read sparse depth: the known pixel nearest to the position among the 3x3 around it."""
+        row, col, inside = self._known_pixel(uv_depth)
+        found = np.where(inside, self.target.inverse_depth[row, col], np.nan)
+        points = self.lift(self.target, np.stack([col, row], axis=-1) + 0.5, found, tweak)
+        with np.errstate(invalid="ignore"):
+            return np.log(points[:, 2]), inside
+
+    def _known_pixel(self, uv_depth: Float) -> tuple[NDArray[np.int64], NDArray[np.int64], Mask]:
+        """Find the pixel with depth nearest to each position among the 3x3 around it: row, column, on the grid."""
         raster = self.target.inverse_depth
         height, width = raster.shape
         with np.errstate(invalid="ignore"):
@@ -210,11 +218,8 @@ class PairData:
         patch = neighbourhood(raster, base[:, 1], base[:, 0]).reshape(len(base), 9)
         offset = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), axis=-1).reshape(9, 2)
         distance = np.linalg.norm(base[:, None] + offset + 0.5 - safe[:, None], axis=2)
-        best = np.argmin(np.where(np.isfinite(patch), distance, np.inf), axis=1)
-        found = np.where(inside, patch[np.arange(len(best)), best], np.nan)
-        points = self.lift(self.target, base + offset[best] + 0.5, found, tweak)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.log(points[:, 2]), inside
+        best = base + offset[np.argmin(np.where(np.isfinite(patch), distance, np.inf), axis=1)]
+        return best[:, 1], best[:, 0], inside
 
     def depth_residual(
         self, points: Points, tweak: Tweak, bend: float, step: float
@@ -240,6 +245,10 @@ class PairData:
         """Tell where the target shows the instance a point is on."""
         if self.target.instances is None:
             return np.ones(len(rows), dtype=bool)
+        if self.target.is_sparse:
+            # Instances of sparse depth may be known only where depth is.
+            row, col, _ = self._known_pixel(uv_depth)
+            uv_depth = np.stack([col, row], axis=-1) + 0.5
         ids = self.target.nearest("instances", self.target.instances, uv_depth)
         return np.asarray(ids == self.motion.instance_ids[rows], dtype=np.bool_)
 

@@ -21,8 +21,8 @@ from .knobs import (
     reread_quaternion,
 )
 from .pairs import PairData, Points, Prediction, Tweak
+from .played import play_out
 from .raster import Float, away_from_steps, gather, interpolate, stencil_at
-from .reprojection import play_out
 
 #: How much of the spread of contrast a hypothesis must change for a point to have a say.
 _TELLING = 0.1

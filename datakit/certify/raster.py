@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+#: Share of depth that makes a step within reach of a blur: more than noise and the slope of a floor.
+_BLUR_STEP = 0.1
+
 
 @dataclass(frozen=True)
 class Stencil:
@@ -97,13 +100,20 @@ def neighbourhood(raster: NDArray[Any], rows: NDArray[np.int64], cols: NDArray[n
 
 
 def smoothed(raster: NDArray[Any], sigma: float) -> Float:
-    """Blur a raster with a Gaussian that ignores unknown (NaN) samples; they stay unknown."""
+    """Blur a raster of 1/z with a Gaussian that ignores unknown (NaN) samples; they stay unknown.
+
+    Where the Gaussian reaches over a depth step the result is of neither surface, and unknown too.
+    """
     if sigma <= 0:
         return np.asarray(raster, dtype=np.float64)
     known = np.isfinite(raster)
     weight = cv2.GaussianBlur(known.astype(np.float64), (0, 0), sigma)
     total = cv2.GaussianBlur(np.where(known, raster, 0.0).astype(np.float64), (0, 0), sigma)
-    return np.where(known, total / np.maximum(weight, 1e-9), np.nan)
+    reach = np.ones((2 * round(3 * sigma) + 1,) * 2, np.uint8)
+    largest = cv2.dilate(np.where(known, raster, 0.0).astype(np.float64), reach)
+    least = cv2.erode(np.where(known, raster, np.inf).astype(np.float64), reach)
+    one_surface = largest <= least * (1 + _BLUR_STEP)
+    return np.where(known & one_surface, total / np.maximum(weight, 1e-9), np.nan)
 
 
 def photometric_image(grey: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,8 +12,8 @@ from .frames import FrameData
 from .judge import Context, Residuals, quantile_measure, share_measure
 from .knobs import CAMERA_NORMALS, DEPTH_TIME, POSE_FAULTS, knobs
 from .pairs import PairData, Tweak
+from .played import play_out
 from .raster import Float, neighbourhood
-from .reprojection import play_out
 from .sampling import centres
 
 

@@ -9,13 +9,13 @@ from datakit.motion import MotionKind, Visibility
 from datakit.motion.carry import instance_rows
 
 from .certificate import CheckResult, Measure, make_check
-from .draw import PairSample, smooth_pixels, spread
+from .draw import PairSample, pixels_by_motion
 from .frames import FrameData
 from .judge import Context, Residuals, quantile_measure, share_measure
 from .knobs import DEPTH_TIME, POSE_FAULTS, SWAPPED_POINTS, knobs
-from .pairs import PairData, Points, Tweak, kind_of
+from .pairs import PairData, Points, Tweak
+from .played import play_out
 from .raster import Float, Mask
-from .reprojection import play_out
 from .sampling import centres
 
 
@@ -47,14 +47,11 @@ class TrackDepth:
         if not np.isin(motion.instance_motion, (MotionKind.RIGID, MotionKind.POINTS)).any():
             return
         count = int(context.setting("tracks_per_pair"))
-        raster = source.motion_rows(motion)
-        moves = np.isin(kind_of(motion, raster), (MotionKind.RIGID, MotionKind.POINTS))
-        pixels = smooth_pixels(context, source, 6 * count, 1000 + sample.number, moves)
-        rows = raster[pixels[:, 0], pixels[:, 1]]
-        chosen = spread(rows, np.arange(len(rows)), count)
-        if not len(chosen):
+        kinds = (MotionKind.RIGID, MotionKind.POINTS)
+        pixels, rows = pixels_by_motion(context, source, kinds, count, 1000 + sample.number)
+        if not len(pixels):
             return
-        uv = source.from_depth_grid("rgb", centres(pixels[chosen]))
+        uv = source.from_depth_grid("rgb", centres(pixels))
         tracks = context.frames.scene.track(
             source.view.name, uv, source.index, target.index, view_tgt=target.view.name
         )
@@ -64,7 +61,7 @@ class TrackDepth:
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             residual = np.log(tracks.z_depth) - observed
-            kept = data.same_instance(on_depth, rows[chosen]) & (
+            kept = data.same_instance(on_depth, rows) & (
                 np.abs(residual) < context.setting("depth_tolerance")
             )
         self._gaps.append(np.abs(residual[kept]))
@@ -74,9 +71,9 @@ class TrackDepth:
         motion = context.frames.scene.motion
         if motion.points_world is None or motion.point_instance is None or frame.sample < 0:
             return
-        rng = context.rng(4, number)
-        size = min(len(motion.points_world), int(context.setting("points_per_pair")))
-        chosen = np.sort(rng.choice(len(motion.points_world), size, replace=False))
+        labelled = np.flatnonzero(instance_rows(motion, motion.point_instance) >= 0)
+        size = min(len(labelled), int(context.setting("points_per_pair")))
+        chosen = np.sort(context.rng(4, number).choice(labelled, size, replace=False))
         track = motion.points_world[chosen].astype(np.float64)
         at = instance_rows(motion, motion.point_instance[chosen])
         none = np.full(size, np.nan)

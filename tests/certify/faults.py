@@ -291,7 +291,7 @@ class Fault:
 GEOMETRY = ("depth_reprojection", "rigid_residual", "track_depth", "normals", "object_coords", "flow")
 FAULTS: dict[str, Fault] = {
     "half_pixel_k": Fault(half_pixel_k, k.HALF_PIXEL, GEOMETRY),
-    "half_pixel_depth": Fault(half_pixel_depth, k.HALF_PIXEL_DEPTH, GEOMETRY),
+    "half_pixel_depth": Fault(half_pixel_depth, k.HALF_PIXEL_DEPTH, (*GEOMETRY, "edge_alignment")),
     "half_pixel_colour": Fault(half_pixel_colour, k.HALF_PIXEL_COLOUR, ("edge_alignment",)),
     "ray_as_z": Fault(ray_as_z, k.RAY, GEOMETRY),
     "depth_scaled": Fault(depth_scaled, k.SCALE, GEOMETRY),

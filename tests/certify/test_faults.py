@@ -100,29 +100,53 @@ def test_what_cannot_be_seen_is_called_not_testable(
         assert check.verdict == "not_testable" and check.reason
 
 
-def _sensor(clip: Clip) -> Clip:
-    """Measure depth as a depth camera does: noise of 0.5 % and steps of a millimetre, with holes."""
+def _measured(clip: Clip, kind: str) -> Clip:
+    """Measure depth as a depth camera or a lidar does: noise, steps of a millimetre, holes or single points."""
     rng = np.random.default_rng(0)
+    noise, known = (0.005, 0.95) if kind == "sensor" else (0.002, 0.06)
 
     def measure(t: int, z: np.ndarray) -> np.ndarray:
-        noisy = z * (1 + 0.005 * rng.normal(size=z.shape))
-        noisy[rng.uniform(size=z.shape) < 0.05] = np.nan
+        noisy = z * (1 + noise * rng.normal(size=z.shape))
+        noisy[rng.uniform(size=z.shape) > known] = np.nan
         return (np.round(noisy * 1000) / 1000).astype(np.float32)
 
     layers = dict(clip.view.layers)
-    layers["z_depth"] = replace(layers["z_depth"], depth_kind="sensor")
+    layers["z_depth"] = replace(layers["z_depth"], depth_kind=kind)
     return clip.with_view(layers=layers).with_layer("z_depth", measure)
+
+
+COARSE = (
+    "inverted_poses",
+    "flipped_axes",
+    "transposed_rotations",
+    "quaternion_order",
+    "ray_as_z",
+    "k_doubled",
+)
+
+
+@pytest.mark.slow
+def test_what_drowns_in_noise_is_called_not_testable(folder: Path) -> None:
+    clip = _measured(_clip("static", "moving", "bare"), "sensor")
+    clean = certify_scene(clip.write(folder / "clean_noisy.h5"))
+    unseen = {label for check in clean.checks for label in check.cannot_see}
+    for fault in ("depth_scaled", "k_slightly_larger"):
+        assert FAULTS[fault].label in unseen
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "fault", ["inverted_poses", "flipped_axes", "transposed_rotations", "quaternion_order", "k_doubled"]
+    "kind, fault",
+    [
+        *(("sensor", fault) for fault in (*COARSE, "k_halved", "one_bad_pose")),
+        *(("lidar", fault) for fault in (*COARSE, "swapped_instances")),
+    ],
 )
-def test_coarse_faults_show_through_the_noise_of_a_sensor(fault: str, folder: Path) -> None:
-    clip = _clip("static", "moving", "bare")
-    clean = certify_scene(_sensor(clip).write(folder / "clean_sensor.h5"))
+def test_coarse_faults_show_through_noise(kind: str, fault: str, folder: Path) -> None:
+    clip = _clip("static" if kind == "sensor" else "mixed", "moving", "bare")
+    clean = certify_scene(_measured(clip, kind).write(folder / "clean_noisy.h5"))
     assert clean.verdict == "pass", _problems(clean)
-    faulty = certify_scene(_sensor(FAULTS[fault].make(clip)).write(folder / "faulty_sensor.h5"))
+    faulty = certify_scene(_measured(FAULTS[fault].make(clip), kind).write(folder / "faulty_noisy.h5"))
     failed = {check.name for check in faulty.checks if check.verdict == "fail"}
     assert failed & set(FAULTS[fault].meant), [(c.name, c.verdict, c.reason) for c in faulty.checks]
 
