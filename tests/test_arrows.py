@@ -125,6 +125,7 @@ def test_optional_packages_are_imported_where_they_are_used(path: Path):
     assert not heavy & {"ray", "pycolmap", "dvc", "matplotlib", "torch"} or room_of(path) in (
         "d4rt",
         "stream",
+        "train",
     )
 
 

@@ -11,6 +11,7 @@ import datakit
 from converters import waymo
 from converters.waymo import write_capture
 from datakit import geometry as g
+from datakit.certify import certify_scene
 from datakit.motion import MotionKind
 from datakit.scene import Scene
 from datakit.worlds import DrivingWorld, WorldInstance
@@ -167,3 +168,11 @@ def test_shutter_times_are_of_columns_in_the_cameras_direction(scene_files: dict
             assert (steps < 0).all() if name == "side_right" else (steps > 0).all()
             np.testing.assert_allclose(times.mean(axis=1), view.times, atol=1e-6)
             np.testing.assert_allclose(np.abs(times[:, -1] - times[:, 0]), 0.044 * 95 / 96, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_certificate_passes(scene_files: dict[str, Path]) -> None:
+    certificate = certify_scene(scene_files["v1"])
+    assert certificate.verdict == "pass", [(c.name, c.reason) for c in certificate.checks]
+    tested = {check.name for check in certificate.checks if check.verdict == "pass"}
+    assert {"depth_reprojection", "photometric", "pose", "intrinsics"} <= tested
