@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.kubric.files import field, numbers
+from converters.native.files import field, numbers
 from datakit import geometry as g
 from datakit.errors import ConventionError, FormatError
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from converters.kubric.files import identifier, inside
+from converters.native.files import identifier, inside
 from datakit.convert.api import SceneRef
 from datakit.errors import LayoutError
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.kubric.files import inside, read_source
-from converters.kubric.images import KINDS, check_png_kind
+from converters.native.files import inside, read_source
+from converters.native.png import RGBA, PngKind, check_png_kind
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError, LayoutError
 from datakit.motion.kinds import MotionKind
@@ -243,7 +243,7 @@ def _frames(clip: Clip, sources: list[SourceFile]) -> Iterator[Frame]:
         for k, row in enumerate(rows):
             layers: dict[str, Any] = {}
             data, place = clip.files.read(row, "image", sources)
-            check_png_kind(data, KINDS["rgba"], row.size, place)
+            check_png_kind(data, PngKind(8, (RGBA,)), row.size, place)
             layers["rgb"] = data
             if "z_depth" in layer_names[eye]:
                 layers["z_depth"] = _depth(clip, row, sources)

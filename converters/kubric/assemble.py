@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.native.files import numbers
 from datakit import geometry as g
 from datakit.convert.api import SceneRef
 from datakit.errors import ConventionError, FormatError
 from datakit.scene.records import LayerRecord, MotionRecord, Provenance, SceneRecord, ViewRecord
 
 from .card import CITATION, LICENCE, NAME, SOURCE_CONVENTIONS, VERSION, VIEW
-from .files import numbers
 from .params import Params
 
 Float = NDArray[np.float64]

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from converters.native.files import inside
 from datakit.convert.api import SceneRef
 from datakit.errors import LayoutError
 
 from . import tfds, worker
-from .files import inside
 from .params import Params
 
 #: Folders below the root that are searched: enough for <root>/tfds/movi_e/256x256/1.0.0 with room to spare.

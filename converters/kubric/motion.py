@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.native.files import field, numbers
 from datakit import geometry as g
 from datakit.errors import ConventionError
 from datakit.scene.records import MotionRecord
 
 from .camera import poses
-from .files import field, numbers
 
 Float = NDArray[np.float64]
 

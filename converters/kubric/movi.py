@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.native.files import inside
+from converters.native.png import check_png_kind
+from converters.native.tfrecord import RecordSpan, read_record
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError
 from datakit.scene import decode_image
@@ -19,14 +22,12 @@ from .assemble import LAYER_OF, FlowRange, Size
 from .camera import camera_poses, intrinsics_from_camera
 from .card import VIEW
 from .example import parse_example
-from .files import inside
-from .images import KINDS, check_png_kind, decode_indices
+from .images import KINDS, decode_indices
 from .motion import InstanceTracks, check_instance_count, instance_tracks, motion_record
 from .params import Params
 from .record import MoviRecord
 from .sampling import Sampling, choose_sampling
 from .tfds import Config, read_config
-from .tfrecord import RecordSpan, read_record
 
 REQUIRED = ("video", "depth", "segmentations")
 OPTIONAL = ("forward_flow", "backward_flow", "normal", "object_coordinates")

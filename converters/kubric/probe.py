@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from converters.native.png import ends_like_png
+from converters.native.tfrecord import walk_records
 from datakit.convert.api import Probe, Problem
 from datakit.errors import DatakitError
 
@@ -14,9 +16,7 @@ from . import movi, tfds, worker
 from .assemble import LAYER_OF
 from .card import NAME, SUPERVISION
 from .discover import find_folders
-from .files import parse_json
-from .images import ends_like_png
-from .tfrecord import walk_records
+from .metadata import parse_json
 from .tiff import pixels_end
 
 _MEND_CLIP = "Render or copy the clip again."

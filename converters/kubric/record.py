@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.native.files import numbers
 from datakit.errors import FormatError
 
 from .example import Feature, decode_floats, decode_ints
-from .files import numbers
 
 
 @dataclass(frozen=True)

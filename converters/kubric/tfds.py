@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converters.native.files import field, identifier, inside, read_source
+from converters.native.tfrecord import walk_records
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError, LayoutError
 from datakit.scene.records import SourceFile
 
-from .files import field, identifier, inside, parse_json, read_source
+from .metadata import parse_json
 from .params import Params
-from .tfrecord import walk_records
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 _DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"

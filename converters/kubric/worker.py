@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.native.files import field, identifier, inside, numbers, read_source
+from converters.native.png import check_png_kind
 from datakit.convert.api import SceneRef
 from datakit.errors import ConventionError, FormatError, LayoutError
 from datakit.scene.records import Frame, LayerRecord, SceneStream, SourceFile
@@ -22,8 +24,8 @@ from . import assemble
 from .assemble import LAYER_OF, FlowRange, Size
 from .camera import camera_poses, intrinsics_from_camera
 from .card import VIEW
-from .files import field, identifier, inside, numbers, parse_json, read_source
-from .images import KINDS, check_png_kind, decode_indices
+from .images import KINDS, decode_indices
+from .metadata import parse_json
 from .motion import check_instance_count, instance_tracks, motion_record
 from .params import Params
 from .tiff import read_tiff_float32

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from converters.kubric.files import identifier, inside
+from converters.native.files import identifier, inside
 from datakit.convert.api import SceneRef
 from datakit.errors import LayoutError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from converters.kubric.tfrecord import walk_records
+from converters.native.tfrecord import walk_records
 from datakit.convert.api import Probe, Problem, SceneRef
 from datakit.errors import DatakitError
 

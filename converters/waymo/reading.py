@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from converters.kubric.files import inside
+from converters.native.files import inside
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError, UsageError
 from datakit.scene.records import SceneStream, SourceFile

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.kubric.tfrecord import read_record, walk_records
+from converters.native.tfrecord import read_record, walk_records
 from datakit.errors import ConventionError, FormatError
 from datakit.scene.records import SourceFile
 

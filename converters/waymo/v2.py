@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.kubric.files import inside
+from converters.native.files import inside
 from datakit.errors import ConventionError, FormatError, LayoutError, UsageError
 
 from .assemble import Rasters

@@ -203,7 +203,7 @@ class PairData:
         """Read sparse depth: the known pixel nearest to the position among the 3x3 around it."""
         row, col, inside = self._known_pixel(uv_depth)
         found = np.where(inside, self.target.inverse_depth[row, col], np.nan)
-        points = self.lift(self.target, np.stack([col, row], axis=-1) + 0.5, found, tweak)
+        points = self.lift(self.target, centres(row, col), found, tweak)
         with np.errstate(invalid="ignore"):
             return np.log(points[:, 2]), inside
 
@@ -248,9 +248,14 @@ class PairData:
         if self.target.is_sparse:
             # Instances of sparse depth may be known only where depth is.
             row, col, _ = self._known_pixel(uv_depth)
-            uv_depth = np.stack([col, row], axis=-1) + 0.5
+            uv_depth = centres(row, col)
         ids = self.target.nearest("instances", self.target.instances, uv_depth)
         return np.asarray(ids == self.motion.instance_ids[rows], dtype=np.bool_)
+
+
+def centres(row: NDArray[np.int64], col: NDArray[np.int64]) -> Float:
+    """Return the centres (N, 2) px of pixels."""
+    return np.stack([col, row], axis=-1).astype(np.float64) + 0.5
 
 
 def kind_of(motion: MotionRecord, rows: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -49,6 +49,8 @@ def _check_frames(scene: Scene, view: View) -> list[DatakitError]:
         "flow_forward": lambda t: view.flow(t, "forward"),
         "flow_backward": lambda t: view.flow(t, "backward"),
         "object_coords": view.object_coords,
+        "foreground": view.foreground,
+        "depth_confidence": view.depth_confidence,
     }
     for t in range(view.num_frames):
         for name in view.layers:
@@ -82,6 +84,9 @@ def _wrong_values(
         # A renderer writes zeros (or the code nearest to zero) where no surface is hit.
         bad &= norms > _NORMAL_TOLERANCE
         return {"expected": "unit vectors", "found": f"{int(bad.sum())} others"} if bad.any() else None
+    if name in ("foreground", "depth_confidence"):
+        bad = ~((value >= 0) & (value <= 1))
+        return {"expected": "0 to 1", "found": f"{int(bad.sum())} others"} if bad.any() else None
     if name.startswith("flow"):
         bad = np.isinf(value)
         return {"expected": "finite or NaN", "found": f"{int(bad.sum())} others"} if bad.any() else None

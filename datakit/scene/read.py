@@ -347,6 +347,14 @@ class View:
         """(H, W, 3) float32 position in the instance's box, [0, 1]^3; or None."""
         return self._read("object_coords", t)  # type: ignore[no-any-return]
 
+    def foreground(self, t: int) -> NDArray[np.float32] | None:
+        """(H, W) float32 probability of the thing the capture is of, in [0, 1]; or None."""
+        return _as_float(self._read("foreground", t))
+
+    def depth_confidence(self, t: int) -> NDArray[np.float32] | None:
+        """(H, W) float32 the source's confidence in its depth, in [0, 1], on the layer's own grid; or None."""
+        return _as_float(self._read("depth_confidence", t))
+
     def encoded(self, name: str, t: int) -> bytes:
         """Return the stored image bytes of an encoded layer, as the source had them."""
         layer = self._layer(name)
@@ -396,6 +404,10 @@ class View:
                 found=(sample.shape, sample.dtype),
             )
         return _to_value(sample, layer)
+
+
+def _as_float(value: NDArray[Any] | None) -> NDArray[np.float32] | None:
+    return None if value is None else value.astype(np.float32)
 
 
 def _to_value(sample: NDArray[Any], layer: Mapping[str, Any]) -> NDArray[Any]:

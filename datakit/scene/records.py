@@ -21,6 +21,8 @@ LAYER_NAMES = (
     "flow_forward",
     "flow_backward",
     "object_coords",
+    "foreground",
+    "depth_confidence",
 )
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import converters.kubric as kubric
-from converters.kubric.tfrecord import walk_records
 from converters.kubric.write_example import _example_class
 from converters.kubric.write_tfds import frame_record
+from converters.native.tfrecord import walk_records
 from datakit.scene import Scene, open_scene, write_scene
 from datakit.worlds import World, random_world
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 import converters.kubric as kubric
-from converters.kubric.tfrecord import masked_crc
+from converters.native.tfrecord import masked_crc
 from datakit.errors import ConventionError, DatakitError, FormatError, LayoutError, UsageError
 from datakit.scene import encode_png
 

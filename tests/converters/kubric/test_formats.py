@@ -14,10 +14,10 @@ from PIL import Image
 
 from converters.kubric import example
 from converters.kubric.example import decode_floats, decode_ints, parse_example
-from converters.kubric.tfrecord import OVERHEAD, masked_crc, read_record, walk_records
 from converters.kubric.tiff import read_tiff_float32
 from converters.kubric.write_example import serialise_example
 from converters.kubric.write_tfds import frame_record
+from converters.native.tfrecord import OVERHEAD, masked_crc, read_record, walk_records
 from datakit.errors import FormatError
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -12,10 +12,10 @@ from PIL import Image
 import converters.kubric as kubric
 from converters.kubric import write_common
 from converters.kubric.example import decode_ints, parse_example
-from converters.kubric.tfrecord import RecordSpan, read_record, walk_records
 from converters.kubric.write_example import _example_class
 from converters.kubric.write_features import features_json
 from converters.kubric.write_tfds import frame_record
+from converters.native.tfrecord import RecordSpan, read_record, walk_records
 from datakit.scene import decode_image, validate_scene
 
 from .clips import PARAMS, open_clip

@@ -1,0 +1,67 @@
+"""BlendedMVS, BlendedMVS+ and BlendedMVS++: multi-view photo sets with rendered depth.
+
+The verbs of `datakit.convert.api.Converter`. Layouts, conventions and known defects are in `card.CARD`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from datakit.convert.api import Probe, SceneRef
+from datakit.errors import UsageError
+from datakit.scene.records import SceneStream
+from datakit.worlds import World
+
+from . import discover, scene
+from .card import CARD, VERSION
+from .params import Params
+from .probe import probe as _probe
+from .write import RELEASES as _RELEASES
+from .write import write_release
+
+NATIVE_FORMS = tuple(_RELEASES)
+
+__all__ = ["CARD", "NATIVE_FORMS", "VERSION", "Params", "probe", "read", "scenes", "write_native"]
+
+
+def probe(root: Path) -> Probe:
+    """Look at a native tree without converting it: releases, resolutions, what is missing, archives not joined."""
+    return _probe(Path(root))
+
+
+def scenes(root: Path, params: Params) -> Iterator[SceneRef]:
+    """List the scenes below a root, in sorted order, by the names and sizes of their files.
+
+    Raises:
+        LayoutError: No scenes, one twice or incomplete, or a path leaves the root.
+    """
+    return discover.scenes(Path(root), params)
+
+
+def read(root: Path, ref: SceneRef, params: Params) -> SceneStream:
+    """Open one scene; its frames are read as the stream is iterated.
+
+    Raises:
+        LayoutError, FormatError, ConventionError: See `scene.read`.
+    """
+    if "path" not in ref.location:
+        raise UsageError("Not a reference to a BlendedMVS scene.", where=ref.id, found=ref.location)
+    return scene.read(Path(root), ref, params)
+
+
+def write_native(worlds: Iterator[World], out: Path, form: str) -> None:
+    """Write analytic worlds in BlendedMVS's on-disk layout.
+
+    Args:
+        worlds: One-camera worlds in which nothing moves.
+        out: Folder to fill.
+        form: One of NATIVE_FORMS; "high-res" renders at 8/3 of the worlds' size, as 2048 is to 768.
+
+    Raises:
+        UsageError: Unknown form.
+        ConventionError: The world holds what BlendedMVS cannot express.
+    """
+    if form not in NATIVE_FORMS:
+        raise UsageError("Unknown native form.", expected=NATIVE_FORMS, found=form)
+    write_release(worlds, Path(out), form)

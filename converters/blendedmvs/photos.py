@@ -1,0 +1,38 @@
+"""What must hold of a photo before its bytes are passed through."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from datakit.errors import FormatError
+from datakit.scene.codecs import MAX_PIXELS, check_jpeg
+
+Size = tuple[int, int]
+
+
+def check_photo(data: bytes, size: Size | None, where: str) -> Size:
+    """Check that a file is a whole RGB JPEG.
+
+    Args:
+        data: The file.
+        size: (W, H) it must have; None for any.
+        where: Its name, for errors.
+
+    Returns:
+        (W, H).
+
+    Raises:
+        FormatError: Not a JPEG, truncated, grey or CMYK, absurdly large, or of another size.
+    """
+    found = check_jpeg(data, where)
+    with Image.open(io.BytesIO(data)) as image:
+        mode = image.mode
+    if mode != "RGB":
+        raise FormatError("A photo is not in colour.", where=where, expected="an RGB JPEG", found=mode)
+    if found[0] * found[1] > MAX_PIXELS:
+        raise FormatError("A photo claims an absurd size.", where=where, expected="a photo's", found=found)
+    if size is not None and found != size:
+        raise FormatError("An image has the wrong size.", where=where, expected=f"{size} (W, H)", found=found)
+    return found

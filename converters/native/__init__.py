@@ -1,0 +1,1 @@
+"""What native files have in common: paths below a root, TFRecords, PNG headers."""

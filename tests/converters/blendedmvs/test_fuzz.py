@@ -1,0 +1,110 @@
+"""Any bytes at all: a typed error or a sound value, in memory that the input bounds. DATAKIT_FUZZ sets how many."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from converters.blendedmvs.pfm import parse_pfm, z_from_pfm
+from converters.blendedmvs.texts import intrinsics_of, parse_cam, parse_list, parse_pairs, pose_of
+from datakit.errors import DatakitError
+from datakit.schema.rules import is_rigid
+
+COUNT = int(os.environ.get("DATAKIT_FUZZ", "150"))
+fuzz = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+
+PFM = b"Pf\n4 3\n-1.000000\n" + np.arange(12, dtype="<f4").tobytes()
+CAM = b"extrinsic\n0 -1 0 1 \n1 0 0 2 \n0 0 1 3 \n0 0 0 1 \n\nintrinsic\n50 0 33.5 \n0 52 23 \n0 0 1 \n\n1 0.5 4 9\n"
+PAIRS = b"3\n0\n2 1 50.5 9 1e1 \n1\n0  \n9\n1 0 3\n"
+TOKENS = [
+    b"nan",
+    b"-inf",
+    b"1e999",
+    b"-1",
+    b"0",
+    b"1",
+    b" ",
+    b"\n",
+    b"\r\n",
+    b"9999999999",
+    b"1_0",
+    b"Pf",
+    b"\0",
+    b"extrinsic",
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, seed: bytes) -> bytes:
+    """Draw bytes: the seed with up to four pieces cut, overwritten or put in."""
+    data = bytearray(seed)
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(data)))
+        end = min(len(data), at + draw(st.integers(0, 12)))
+        data[at:end] = draw(st.sampled_from(TOKENS) | st.binary(max_size=8))
+    return bytes(data)
+
+
+def anything(seed: bytes) -> st.SearchStrategy[bytes]:
+    return damaged(seed) | st.binary(max_size=200)
+
+
+@fuzz
+@given(anything(PFM))
+def test_pfm(data: bytes) -> None:
+    try:
+        stored = parse_pfm(data, "x")
+    except DatakitError:
+        return
+    assert stored.nbytes < len(data) and stored.ndim == 2
+    z = z_from_pfm(stored)
+    assert (np.isnan(z) | ((z > 0) & np.isfinite(z))).all()
+
+
+@fuzz
+@given(anything(CAM))
+def test_cam(data: bytes) -> None:
+    try:
+        camera = parse_cam(data, "x")
+        pose, k = pose_of(camera, "x"), intrinsics_of(camera, "x")
+    except DatakitError:
+        return
+    assert pose is None or bool(is_rigid(pose))
+    assert np.isfinite(k).all() and k[0, 0] > 0 and set(camera.sweep) == {"min", "interval", "num", "max"}
+
+
+@fuzz
+@given(anything(PAIRS))
+def test_pairs(data: bytes) -> None:
+    try:
+        rows = parse_pairs(data, "x")
+    except DatakitError:
+        return
+    assert all(np.isfinite(score) and i >= 0 for row in rows.values() for i, score in row)
+
+
+@fuzz
+@given(anything(b"5b7a3890fc8fcf6781e2593a\r\n000000000000000000000005\n"))
+def test_list(data: bytes) -> None:
+    try:
+        assert all(name and not name.isspace() for name in parse_list(data, "x"))
+    except DatakitError:
+        return
+
+
+def test_claimed_sizes_take_no_memory() -> None:
+    claims = [b"Pf\n16000 16000\n-1\n" + bytes(100), b"999999999\n" + b"0\n0\n" * 5, b"1\n0\n999999999 1 2\n"]
+    tracemalloc.start()
+    for parse, data in zip((parse_pfm, parse_pairs, parse_pairs), claims, strict=True):
+        try:
+            parse(data, "x")
+        except DatakitError:
+            continue
+        raise AssertionError("a false claim was believed")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
