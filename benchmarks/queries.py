@@ -1,101 +1,109 @@
 """What queries cost: 2,048 of them with all targets, masks and patches, from a decoded clip of 48 frames 256x256.
 
-Printed beside the same clip's plain gather (one depth value and one colour patch a query, nothing else), so that the
-ratio says how much the geometry adds on this machine.
+Four worlds, by how things in them move, are rendered, packed and loaded as the stream loads a clip: depth stays in
+its codes, and a crop keeps four fifths of the area. Printed beside a plain gather of the same pixels (the depth value
+and the 9x9 colours of each query, nothing else), so that the ratio says how much drawing and geometry add on this
+machine. Rounds are interleaved; CPU time of this thread.
 
-    python benchmarks/queries.py [--rounds 50]
+    python benchmarks/queries.py [--rounds 50] [--data FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from datakit.geometry import crop_intrinsics, resize_intrinsics
-from datakit.motion import MotionKind
-from datakit.queries import SAMPLERS, ClipView, sample
-from datakit.scene.records import MotionRecord
-from datakit.worlds import World, random_world
+from datakit.queries import SAMPLERS, ClipView, find_sampler, sample
 
 FRAMES, SIZE, QUERIES = 48, (256, 256), 2048
+KINDS = ("static", "rigid", "points", "mixed")
 
 
-def make_clip(world: World) -> ClipView:
-    """Render the clip: full depth grid, the network sees the middle 80 % of it."""
-    camera = world.views["camera"]
-    rendered = [world.render(t) for t in range(FRAMES)]
-    margin = 0.1 * SIZE[0]
-    inner = (SIZE[0] - 2 * margin, SIZE[1] - 2 * margin)
-    ids = np.stack([frame.instances for frame in rendered])
-    bodies = world.bodies
-    motion = MotionRecord(
-        times=world.times,
-        instance_ids=np.array([body.id for body in bodies], np.uint32),
-        instance_names=tuple(body.name for body in bodies),
-        instance_motion=np.array([int(body.motion) for body in bodies], np.uint8),
-        world_from_instance=np.stack(
-            [world.world_from_instance_at(body.id, world.times) for body in bodies], axis=1
-        ),
-    )
-    edge = ids[:, :, 1:] != ids[:, :, :-1]
-    moves = np.isin(ids, motion.instance_ids[motion.instance_motion == MotionKind.RIGID])
-    return ClipView(
-        video=np.stack([frame.rgb for frame in rendered]),
-        times=world.times,
-        intrinsics=resize_intrinsics(crop_intrinsics(camera.intrinsics, margin, margin), inner, SIZE),
-        world_from_cam=camera.world_from_cam,
-        pose_is_known=np.ones(FRAMES, bool),
-        aspect_ratio=1.0,
-        z_depth=np.stack([frame.z_depth for frame in rendered]).astype(np.float32),
-        depth_intrinsics=camera.intrinsics,
-        depth_kind="rendered",
-        instances=ids,
-        normals_world=np.stack([frame.normals_world for frame in rendered]).astype(np.float32),
-        patch_frames=np.stack([frame.rgb for frame in rendered]),
-        patch_intrinsics=camera.intrinsics,
-        motion=motion,
-        motion_index=np.arange(FRAMES),
-        boundary_depth=np.argwhere(edge).astype(np.int32),
-        boundary_motion=np.argwhere(edge & (moves[:, :, 1:] | moves[:, :, :-1])).astype(np.int32),
-    )
+def make_clip(kind: str, data: Path) -> ClipView:
+    """Render a world, pack it, and load its clip as the stream does."""
+    from datakit.shards import PackParams, open_set, pack
+    from datakit.stream import ClipParams
+    from datakit.stream.clip import load_clip
+    from datakit.stream.order import Look, Sample
+    from datakit.worlds import random_world, write_world_scene
+
+    scene, shards = data / f"{kind}.h5", data / kind
+    if not (shards / "manifest.json").exists():
+        scene.unlink(missing_ok=True)
+        write_world_scene(random_world(0, motion=kind, num_frames=FRAMES, size=SIZE), scene)
+        pack(
+            [scene],
+            shards,
+            params=PackParams(min_level="none", rgb="jpeg", clip_frames=FRAMES),
+            progress=False,
+        )
+    look = Look(0.8, 0.5, 0.5, 0.5, 1, 1, 1, 0, 0)
+    ask = Sample(0, 0, "", 0, 0, 0, tuple(range(FRAMES)), look, 0)
+    return load_clip(open_set(shards), ask, ClipParams(FRAMES, SIZE[0])).view
 
 
-def plain_gather(clip: ClipView, rng: np.random.Generator) -> None:
+def plain_gather(clip: ClipView) -> Callable[[], object]:
     """Read one depth value and one 9x9 patch a query: what any sampler must do."""
-    t, row, col = rng.integers(0, (FRAMES, SIZE[1] - 9, SIZE[0] - 9), (QUERIES, 3)).T
-    clip.z_depth[t, row, col].sum()
-    reach = np.arange(9)
-    clip.patch_frames[t[:, None, None], row[:, None, None] + reach[:, None], col[:, None, None] + reach].sum()
+    draw = find_sampler("paper")(clip, np.random.default_rng(0), QUERIES)
+    t = draw.t_src
+    col, row = (np.clip(draw.uv_px.astype(np.int64), 4, np.array(SIZE) - 5)).T
+    reach = np.arange(-4, 5)
+    rows, cols = row[:, None, None] + reach[:, None], col[:, None, None] + reach
+    return lambda: (clip.z_depth[t, row, col], clip.patch_frames[t[:, None, None], rows, cols])
 
 
-def milliseconds(work: Callable[[], object], rounds: int) -> float:
-    """Median CPU time of a call on this thread."""
-    work()
-    times = []
-    for _ in range(rounds):
-        start = time.thread_time()
+def milliseconds(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median CPU time of each call on this thread; every round calls all of them once."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
         work()
-        times.append(time.thread_time() - start)
-    return 1000 * median(times)
+    for _ in range(rounds):
+        for name, work in works.items():
+            start = time.thread_time()
+            work()
+            times[name].append(time.thread_time() - start)
+    return {name: 1000 * median(found) for name, found in times.items()}
+
+
+def measure(data: Path, rounds: int) -> None:
+    """Measure every kind of world and print."""
+    rng = np.random.default_rng(0)
+    found: dict[str, float] = {}
+    for kind in KINDS:
+        clip = make_clip(kind, data)
+        works: dict[str, Callable[[], object]] = {f"{kind} gather": plain_gather(clip)}
+        for name in SAMPLERS:
+            works[f"{kind} {name}"] = lambda clip=clip, name=name: sample(clip, rng, QUERIES, name)  # type: ignore[misc]
+        found |= milliseconds(works, rounds)
+    print(f"{QUERIES} queries, {FRAMES} frames {SIZE[0]}x{SIZE[1]}: CPU ms a clip (median of {rounds}),")
+    print("and as many times a plain gather of the same pixels")
+    print(f"{'':<12}" + "".join(f"{kind:>16}" for kind in KINDS))
+    for name in ("gather", *SAMPLERS):
+        cells = (
+            f"{found[f'{kind} {name}']:8.2f}{found[f'{kind} {name}'] / found[f'{kind} gather']:6.1f} x"
+            for kind in KINDS
+        )
+        print(f"{name:<12}" + "".join(cells))
 
 
 def main() -> None:
-    """Measure and print."""
+    """Read the options and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=50)
-    rounds = parser.parse_args().rounds
-    clip = make_clip(random_world(0, motion="rigid", num_frames=FRAMES, size=SIZE))
-    rng = np.random.default_rng(0)
-    base = milliseconds(lambda: plain_gather(clip, rng), rounds)
-    print(f"{QUERIES} queries, {FRAMES} frames {SIZE[0]}x{SIZE[1]}, CPU ms a clip (median of {rounds})")
-    print(f"  {'plain gather':<14}{base:8.2f}   1.0x")
-    for name in SAMPLERS:
-        cost = milliseconds(lambda name=name: sample(clip, rng, QUERIES, name), rounds)  # type: ignore[misc]
-        print(f"  {name:<14}{cost:8.2f}{cost / base:6.1f}x")
+    parser.add_argument("--data", type=Path, help="where to keep the packed worlds; default: nowhere")
+    options = parser.parse_args()
+    if options.data:
+        options.data.mkdir(parents=True, exist_ok=True)
+        measure(options.data, options.rounds)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(Path(folder), options.rounds)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
+
+from datakit.shards import PackParams, pack
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -26,13 +31,15 @@ def project(tmp_path: Path) -> Path:
     """A workspace with our stages, and with everything they depend on."""
     project = tmp_path / "project"
     skip = shutil.ignore_patterns("__pycache__")
-    for folder in ("schemas", "converters", "datakit/worlds", "datakit/certify", "datakit/scene"):
+    rooms = ("certify", "queries", "scene", "shards", "stream", "worlds")
+    for folder in ("schemas", "converters", *(f"datakit/{room}" for room in rooms)):
         shutil.copytree(ROOT / folder, project / folder, ignore=skip)
     for file in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / file, project / file)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for tree in params["native"].values():
         tree["options"] |= {"num-scenes": 1, "frames": 6, "size": "64x48"}
+    params["stream"] |= {"steps": 3, "clip-frames": 3, "size": 32, "num-queries": 64}
     write_params(project, params)
     subprocess.run(["git", "init", "-q", str(project)], check=True)
     (project / ".dvc").mkdir()
@@ -40,10 +47,15 @@ def project(tmp_path: Path) -> Path:
     return project
 
 
-def dvc(project: Path, *args: str) -> str:
+def environment() -> dict[str, str]:
+    """Ours first, for the `datakit` of the stages too."""
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def dvc(project: Path, *args: str) -> str:
     done = subprocess.run(
-        [BIN / "dvc", *args], cwd=project, capture_output=True, text=True, env={**os.environ, "PATH": path}
+        [BIN / "dvc", *args], cwd=project, capture_output=True, text=True, env=environment()
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -57,39 +69,44 @@ def read_params(project: Path) -> dict:
     return yaml.safe_load((project / "params.yaml").read_text())
 
 
-def repro(project: Path) -> set[str]:
-    """Run it; return the stages that ran."""
-    lines = dvc(project, "repro").splitlines()
+def repro(project: Path, *targets: str) -> set[str]:
+    """Run it, or what some stages need; return the stages that ran."""
+    lines = dvc(project, "repro", *targets).splitlines()
     return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
 
 
+SOURCES = ("kubric-worker", "kubric-tfds")
+#: What runs again when scenes or certificates of a source changed.
+AFTER = ("certify", "pack", "verify")
+
+
+def stages(verbs: Iterable[str], sources: Iterable[str] = SOURCES, *single: str) -> set[str]:
+    return {f"{verb}@{source}" for verb in verbs for source in sources} | set(single)
+
+
 def test_the_pipeline_runs_what_changed_and_nothing_else(project, tmp_path):
-    everything = {
-        *(
-            f"{verb}@kubric-{form}"
-            for verb in ("native", "convert", "certify")
-            for form in ("worker", "tfds")
-        ),
-        "rollup",
-    }
+    everything = stages(("native", "convert", *AFTER), SOURCES, "rollup", "stream")
     assert repro(project) == everything
-    metrics = json.loads((project / "data" / "metrics" / "certificates.json").read_text())
-    assert set(metrics) == {"kubric-worker", "kubric-tfds"}
-    assert all(item["scenes"] == 1 and item["verdicts"]["fail"] == 0 for item in metrics.values())
-    shown = json.loads(dvc(project, "metrics", "show", "--json"))
-    assert "kubric-tfds" in json.dumps(shown)
+    check_metrics_and_plots(project)
 
     assert repro(project) == set(), "a second time does nothing"
 
     params = read_params(project)
     params["certify"]["seed"] = 1
     write_params(project, params)
-    assert repro(project) == {"certify@kubric-worker", "certify@kubric-tfds", "rollup"}
+    assert repro(project) == stages(AFTER, SOURCES, "rollup", "stream")
 
-    # A parameter of one converter: that source alone.
+    # A parameter of one converter: that source alone. Of packing: all sets are replaced.
     params["sources"]["kubric-tfds"]["options"] = {"param": "frame_rate=24"}
+    params["pack"]["clip-frames"] = 4
     write_params(project, params)
-    assert repro(project) == {"convert@kubric-tfds", "certify@kubric-tfds", "rollup"}
+    changed = stages(("convert", "certify"), SOURCES[1:], "rollup", "stream")
+    assert repro(project) == changed | stages(("pack", "verify"))
+
+    # Of the stream, which nothing depends on.
+    params["stream"]["seed"] = 7
+    write_params(project, params)
+    assert repro(project) == {"stream"}
 
     # Code of the converter that gives the same scenes: they are found to be there, and nothing after them runs.
     (project / "converters" / "kubric" / "note.txt").write_text("changed")
@@ -101,15 +118,40 @@ def test_the_pipeline_runs_what_changed_and_nothing_else(project, tmp_path):
     params["sources"]["kubric-worker"] |= {"root": str(own), "watch": str(own)}
     del params["native"]["kubric-worker"]
     write_params(project, params)
-    assert "convert@kubric-worker" in repro(project)
-    assert repro(project) == set()
+    convert = "convert@kubric-worker"
+    assert repro(project, convert) == {convert}
+    assert repro(project, convert) == set()
     victim = next(own.rglob("events.json"))
     victim.write_text(victim.read_text() + " ")
-    assert "convert@kubric-worker" in repro(project)
+    assert repro(project, convert) == {convert}
+
+
+def check_metrics_and_plots(project: Path) -> None:
+    folder = project / "data" / "metrics"
+    metrics = json.loads((folder / "certificates.json").read_text())
+    assert set(metrics) == set(SOURCES)
+    assert all(item["scenes"] == 1 and item["verdicts"]["fail"] == 0 for item in metrics.values())
+    for source in SOURCES:
+        report = folder / "verified" / f"{source}.json"
+        assert report.stat().st_size < 10_000
+        ((name, found),) = json.loads(report.read_text()).items()
+        assert name == f"data/shards/{source}" and found["num_problems"] == 0 and found["clips"] == 1
+    streamed = json.loads((folder / "stream" / "metrics.json").read_text())
+    assert streamed["samples"] == {"delivered": 12, "failed": 0} and streamed["clips_per_s"] > 0
+
+    shown = json.loads(dvc(project, "metrics", "show", "--json"))[""]["data"]
+    assert set(shown) == {"data/metrics/certificates.json", "data/metrics/stream/metrics.json"}
+    of_stream = shown["data/metrics/stream/metrics.json"]["data"]
+    assert of_stream.items() <= streamed.items() and {"shares", "queries", "clips_per_s"} <= set(of_stream)
+    drawn = json.loads(dvc(project, "plots", "show", "--json"))
+    assert not drawn.get("errors")
+    titles = {"frame strides", "crops", "query times", "motion", "depth", "data/metrics/measures.csv"}
+    assert set(drawn["data"]) == titles
+    assert all(plot["content"]["data"]["values"] for plots in drawn["data"].values() for plot in plots)
 
 
 def test_a_killed_pipeline_keeps_the_scenes_it_had(project):
-    repro(project)
+    dvc(project, "repro", "convert@kubric-worker")
     scenes = project / "data" / "scenes" / "kubric-worker"
     (scene,) = scenes.glob("*.h5")
     inode_bytes = scene.read_bytes()
@@ -118,3 +160,35 @@ def test_a_killed_pipeline_keeps_the_scenes_it_had(project):
     done = dvc(project, "repro", "convert@kubric-worker")
     assert "already there       1" in done
     assert scene.read_bytes() == inode_bytes
+
+
+def test_killed_while_it_packs_it_goes_on(project, tmp_path):
+    assert "certify@kubric-worker" in repro(project, "certify@kubric-worker")
+    run = subprocess.Popen(
+        [BIN / "dvc", "repro", "verify@kubric-worker"],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        start_new_session=True,
+    )
+    shards = project / "data" / "shards" / "kubric-worker"
+    while not shards.exists():
+        assert run.poll() is None
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert not (shards / "manifest.json").exists()
+    assert repro(project, "verify@kubric-worker") == stages(("pack", "verify"), SOURCES[:1])
+    assert not (shards / ".pack-work").exists()
+    straight = tmp_path / "straight"
+    data = project / "data"
+    pack(
+        data.glob("scenes/kubric-worker/*.h5"),
+        straight,
+        certificates=data / "certificates" / "kubric-worker",
+        params=PackParams(min_level="not_testable"),
+        progress=False,
+    )
+    for path in straight.iterdir():
+        assert path.read_bytes() == (shards / path.name).read_bytes()

@@ -1,6 +1,9 @@
 """Read raster layers at continuous pixels without mixing surfaces.
 
-Rasters come as stacks (T, H, W[, C]) so that points of many frames are read in one go.
+Rasters come as stacks (T, H, W[, C]) so that points of many frames are read in one go. A stack is an array, or
+anything that is indexed like one and tells its `shape`. If it also has `codes` (an array (T, H, W), or (P, T, H, W)
+with P planes of codes a value) and `decode` (codes of any shape (...), or (P, ...), to values (...) or (..., C)), its
+codes are read in place and only what is looked at becomes values.
 """
 
 from __future__ import annotations
@@ -12,14 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
-
-#: Neighbouring pixels whose depths differ by more than this share lie on different surfaces. Kubric's own track
-#: code uses the same 5 % step (challenges/point_tracking/dataset.py, snap_to_occluder).
-DEPTH_STEP = 0.05
-#: How much a step of 1/z may differ from the one beside it on one surface, as a share of the step.
-_LINEARITY = 0.25
-#: Largest change of 1/z over a pixel that is still followed as the slope of a surface, as a share of it.
-_STEEPEST = 0.3
+Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -28,26 +25,31 @@ class Quad:
 
     Attributes:
         frame: (N,) int64, which raster of the stack.
-        rows: (N, 4) int64, clamped to the raster.
-        cols: (N, 4) int64, clamped.
-        weights: (N, 4) float64 bilinear.
+        top: (N,) int64 row of the upper two; -1 in the upper half of the first row.
+        left: (N,) int64 column of the left two; -1 likewise.
+        share: (N, 2) float64 (u, v) from the upper left one's centre, 0 to 1 pixel.
         row: (N,) int64 of the containing pixel.
         col: (N,) int64 of the containing pixel.
-        offset: (N, 2) float64 (u, v) from the containing pixel's centre, in pixels.
-        is_inside: (N,) bool, False where the pixel is off the raster (indices are clamped there).
+        is_inside: (N,) bool, False where the position is off the raster (all else is that of the first pixel).
+        size: (W, H).
     """
 
-    frame: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    cols: NDArray[np.int64]
-    weights: Float
-    row: NDArray[np.int64]
-    col: NDArray[np.int64]
-    offset: Float
+    frame: Index
+    top: Index
+    left: Index
+    share: Float
+    row: Index
+    col: Index
     is_inside: NDArray[np.bool_]
+    size: tuple[int, int]
+
+    @property
+    def place(self) -> tuple[Index, Index, Float, Index, Index, NDArray[np.bool_]]:
+        """What kernels are told: top, left, share, row, col, is_inside."""
+        return self.top, self.left, self.share, self.row, self.col, self.is_inside
 
 
-def quad_at(uv_px: Float, size: tuple[int, int], frame: NDArray[np.int64] | int = 0) -> Quad:
+def quad_at(uv_px: Float, size: tuple[int, int], frame: Index | int = 0) -> Quad:
     """Find the pixels around continuous positions.
 
     Args:
@@ -55,34 +57,62 @@ def quad_at(uv_px: Float, size: tuple[int, int], frame: NDArray[np.int64] | int 
         size: (W, H).
         frame: (N,) or one index into the stack.
 
-    >>> quad_at(np.array([[1.0, 0.5]]), (2, 1)).weights.tolist()
-    [[0.5, 0.5, 0.0, 0.0]]
+    >>> quad = quad_at(np.array([[1.0, 0.5]]), (2, 1))
+    >>> quad.left.tolist(), quad.top.tolist(), quad.share.tolist()
+    ([0], [0], [[0.5, 0.0]])
     """
+    from .surface_kernels import locate
+
     width, height = size
-    u, v = uv_px[:, 0], uv_px[:, 1]
-    is_inside: NDArray[np.bool_] = (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
-    safe = np.where(is_inside[:, None], uv_px, 0.5)
-    base = np.floor(safe - 0.5)
-    frac = safe - 0.5 - base
-    cols = np.stack([base[:, 0], base[:, 0] + 1] * 2, axis=1)
-    rows = np.repeat(np.stack([base[:, 1], base[:, 1] + 1], axis=1), 2, axis=1)
-    du, dv = frac[:, :1], frac[:, 1:]
-    weights = np.concatenate([(1 - du) * (1 - dv), du * (1 - dv), (1 - du) * dv, du * dv], axis=1)
-    row = np.clip(np.floor(safe[:, 1]), 0, height - 1).astype(np.int64)
-    col = np.clip(np.floor(safe[:, 0]), 0, width - 1).astype(np.int64)
-    return Quad(
-        frame=np.broadcast_to(np.asarray(frame, np.int64), len(uv_px)),
-        rows=np.clip(rows, 0, height - 1).astype(np.int64),
-        cols=np.clip(cols, 0, width - 1).astype(np.int64),
-        weights=weights,
-        row=row,
-        col=col,
-        offset=safe - np.stack([col, row], axis=1) - 0.5,
-        is_inside=is_inside,
-    )
+    frames = np.ascontiguousarray(np.broadcast_to(np.asarray(frame, np.int64), len(uv_px)))
+    top, left, share, row, col, is_inside = locate(np.ascontiguousarray(uv_px, np.float64), height, width)
+    return Quad(frames, top, left, share, row, col, is_inside, size)
 
 
-def is_one_surface(quad: Quad, z_depth: NDArray[Any], instances: NDArray[Any] | None) -> NDArray[np.bool_]:
+def windows(quad: Quad, raster: Any, size: int) -> NDArray[Any]:
+    """Cut the pixels around positions out of a raster; beyond its border the edge repeats.
+
+    Args:
+        quad: N positions.
+        raster: (T, H, W[, C]).
+        size: 2 for the 2x2 alone, 4 with the pixels around it.
+
+    Returns:
+        (N, size, size[, C]).
+    """
+    from .surface_kernels import DTYPES, cut_2x2, cut_4x4
+
+    cut = {2: cut_2x2, 4: cut_4x4}[size]
+    around = size // 2 - 1
+    top, left = quad.top - around, quad.left - around
+    codes = getattr(raster, "codes", raster)
+    if not isinstance(codes, np.ndarray) or codes.dtype not in DTYPES:
+        width, height = quad.size
+        rows = np.clip(top[:, None] + np.arange(size), 0, height - 1)
+        cols = np.clip(left[:, None] + np.arange(size), 0, width - 1)
+        return np.asarray(raster[quad.frame[:, None, None], rows[:, :, None], cols[:, None, :]])
+    if codes is not raster:
+        planes = codes if codes.ndim == 4 else codes[None]
+        found = np.stack([cut(plane, quad.frame, top, left) for plane in planes])
+        return np.asarray(raster.decode(found if codes.ndim == 4 else found[0]))
+    if codes.ndim == 3:
+        return np.asarray(cut(codes, quad.frame, top, left))
+    return np.stack([cut(plane, quad.frame, top, left) for plane in np.moveaxis(codes, -1, 0)], axis=-1)
+
+
+def depth_windows(quad: Quad, z_depth: Any) -> NDArray[np.float32]:
+    """Cut (N, 4, 4) depth windows: the 2x2 and the pixels around it."""
+    return np.ascontiguousarray(windows(quad, z_depth, 4), np.float32)
+
+
+def label_windows(quad: Quad, instances: NDArray[Any] | None) -> NDArray[np.uint32]:
+    """Cut (N, 4, 4) label windows; all 0 where there are no labels."""
+    if instances is None:
+        return np.zeros((len(quad.row), 4, 4), np.uint32)
+    return np.ascontiguousarray(windows(quad, instances, 4), np.uint32)
+
+
+def is_one_surface(quad: Quad, z_depth: Any, instances: NDArray[Any] | None) -> Mask:
     """Tell which quads lie on one surface: all depths known, no depth step along any side, one instance.
 
     A large step is no edge where 1/z goes on changing at the same rate on one of its sides: planes are linear in
@@ -96,43 +126,18 @@ def is_one_surface(quad: Quad, z_depth: NDArray[Any], instances: NDArray[Any] | 
     Returns:
         (N,) bool.
     """
-    frame = quad.frame[:, None]
-    z = z_depth[frame, quad.rows, quad.cols]
-    low = np.minimum(np.minimum(z[:, 0], z[:, 1]), np.minimum(z[:, 2], z[:, 3]))  # NaN if one is
-    high = np.maximum(np.maximum(z[:, 0], z[:, 1]), np.maximum(z[:, 2], z[:, 3]))
-    same: NDArray[np.bool_] = quad.is_inside & np.isfinite(low)
-    if instances is not None:
-        ids = instances[frame, quad.rows, quad.cols]
-        first = ids[:, 0]
-        same &= (ids[:, 1] == first) & (ids[:, 2] == first) & (ids[:, 3] == first)
-    steep = np.flatnonzero(same & ~(high <= (1 + DEPTH_STEP) * low))
-    same[steep] = _is_steep_surface(quad, z_depth, steep)
-    return same
+    return smooth_at(quad, depth_windows(quad, z_depth), label_windows(quad, instances))
 
 
-def _is_steep_surface(quad: Quad, z_depth: NDArray[Any], at: NDArray[np.int64]) -> NDArray[np.bool_]:
-    height, width = z_depth.shape[1:]
-    reach = np.arange(-1, 3)
-    rows = np.clip(quad.rows[at, :1] + reach, 0, height - 1)
-    cols = np.clip(quad.cols[at, :1] + reach, 0, width - 1)
-    rows[:, 1:3], cols[:, 1:3] = quad.rows[at][:, [0, 2]], quad.cols[at][:, [0, 1]]
-    inverse = 1.0 / z_depth[quad.frame[at, None, None], rows[:, :, None], cols[:, None, :]].astype(np.float64)
-    along_rows = _is_step_free(inverse[:, 1:3, :]).all(axis=1)
-    down_columns = _is_step_free(np.swapaxes(inverse[:, :, 1:3], 1, 2)).all(axis=1)
-    return np.asarray(along_rows & down_columns, dtype=np.bool_)
+def smooth_at(quad: Quad, z_around: NDArray[np.float32], labels_around: NDArray[np.uint32]) -> Mask:
+    """Do what `is_one_surface` does with windows that are cut already."""
+    from .surface_kernels import find_smooth
+
+    smooth: Mask = find_smooth(*quad.place, z_around, labels_around)
+    return smooth
 
 
-def _is_step_free(inverse_z: Float) -> NDArray[np.bool_]:
-    """Judge the middle step of (..., 4) values of 1/z along a line."""
-    before, step, after = np.moveaxis(np.diff(inverse_z, axis=-1), -1, 0)
-    with np.errstate(invalid="ignore"):
-        is_small = np.abs(step) <= DEPTH_STEP * np.minimum(inverse_z[..., 1], inverse_z[..., 2])
-        deviation = np.fmin(np.abs(step - before), np.abs(step - after))
-        goes_on = deviation <= _LINEARITY * np.abs(step)
-    return np.asarray(is_small | goes_on, dtype=np.bool_)
-
-
-def sample_z(quad: Quad, z_depth: NDArray[Any], smooth: NDArray[np.bool_]) -> tuple[Float, Float]:
+def sample_z(quad: Quad, z_depth: Any, smooth: Mask) -> tuple[Float, Float]:
     """Read depth: 1/z bilinearly where `smooth`, else the containing pixel's surface extended; exact on planes.
 
     Args:
@@ -143,46 +148,26 @@ def sample_z(quad: Quad, z_depth: NDArray[Any], smooth: NDArray[np.bool_]) -> tu
     Returns:
         z (N,) float64, NaN where unknown or off the raster; and how much depth changes over a pixel there, (N,).
     """
-    z = np.full(len(smooth), np.nan)
-    change = np.zeros(len(smooth))
-    around = z_depth[quad.frame[smooth, None], quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
-    z[smooth] = 1.0 / (quad.weights[smooth] / around).sum(axis=1)
-    change[smooth] = around.max(axis=1) - around.min(axis=1)
-    rest = ~smooth & quad.is_inside
-    z[rest], change[rest] = _extend_surface(quad, z_depth, rest)
+    return read_z(quad, depth_windows(quad, z_depth), smooth)
+
+
+def read_z(quad: Quad, z_around: NDArray[np.float32], smooth: Mask) -> tuple[Float, Float]:
+    """Do what `sample_z` does with windows that are cut already."""
+    from .surface_kernels import read_depth
+
+    width, height = quad.size
+    z, change = read_depth(*quad.place, z_around, smooth, height, width)
     return z, change
 
 
-def _extend_surface(quad: Quad, z_depth: NDArray[Any], at: NDArray[np.bool_]) -> tuple[Float, Float]:
-    """Extend the containing pixels' planes to the queries; slopes come from the flatter side, so not across edges."""
-    height, width = z_depth.shape[1:]
-    frame, row, col = quad.frame[at], quad.row[at], quad.col[at]
-
-    def inverse(down: int, right: int) -> Float:
-        rows, cols = np.clip(row + down, 0, height - 1), np.clip(col + right, 0, width - 1)
-        value: Float = 1.0 / z_depth[frame, rows, cols].astype(np.float64)
-        value[(rows != row + down) | (cols != col + right)] = np.nan
-        return value
-
-    here = inverse(0, 0)
-    slopes = []
-    for down, right in ((0, 1), (1, 0)):
-        after, before = inverse(down, right) - here, here - inverse(-down, -right)
-        flatter = np.where(np.abs(after) <= np.nan_to_num(np.abs(before), nan=np.inf), after, before)
-        usable = np.abs(np.nan_to_num(flatter)) <= _STEEPEST * here
-        slopes.append(np.where(usable, np.nan_to_num(flatter), 0.0))
-    extended = here + slopes[0] * quad.offset[at, 0] + slopes[1] * quad.offset[at, 1]
-    return 1.0 / extended, (np.abs(slopes[0]) + np.abs(slopes[1])) / here**2
-
-
-def sample_vectors(quad: Quad, raster: NDArray[Any], smooth: NDArray[np.bool_]) -> Float:
+def sample_vectors(quad: Quad, raster: Any, smooth: Mask) -> Float:
     """Read (T, H, W, C) rasters: bilinearly where `smooth`, the containing pixel elsewhere.
 
     Returns:
         (N, C) float64, NaN off the raster.
     """
-    value = raster[quad.frame, quad.row, quad.col].astype(np.float64)
-    value[~quad.is_inside] = np.nan
-    around = raster[quad.frame[smooth, None], quad.rows[smooth], quad.cols[smooth]].astype(np.float64)
-    value[smooth] = (quad.weights[smooth][..., None] * around).sum(axis=1)
-    return value
+    from .surface_kernels import read_vectors
+
+    around = np.ascontiguousarray(windows(quad, raster, 2), np.float32)
+    vectors: Float = read_vectors(*quad.place, around, smooth)
+    return vectors

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kinds import Reason, Visibility
-from .sampling import Quad, is_one_surface, sample_z
+from .sampling import Quad, depth_windows, label_windows
 
 Float = NDArray[np.float64]
 
@@ -16,12 +16,25 @@ Float = NDArray[np.float64]
 #: depth is exact up to interpolation; the others follow the noise of their source at common working distances.
 DEPTH_TOLERANCE = {"rendered": 0.005, "mvs": 0.02, "sensor": 0.03, "lidar": 0.05, "pseudo": 0.05}
 
+#: State and reason of what `surface_kernels.compare` finds: SEEN, BEHIND, AT_EDGE, BEHIND_OTHER, IN_FRONT, NO_DEPTH.
+_VERDICTS = np.array(
+    [
+        (Visibility.VISIBLE, Reason.SEEN),
+        (Visibility.OCCLUDED, Reason.BEHIND_SURFACE),
+        (Visibility.UNKNOWN, Reason.TARGET_DEPTH_EDGE),
+        (Visibility.OCCLUDED, Reason.BEHIND_OTHER_INSTANCE),
+        (Visibility.UNKNOWN, Reason.TARGET_CONTRADICTS),
+        (Visibility.UNKNOWN, Reason.TARGET_NO_DEPTH),
+    ],
+    np.uint8,
+)
+
 
 def depth_test(
     quad: Quad,
     z_point: Float,
     instance: NDArray[np.uint32],
-    z_depth: NDArray[Any],
+    z_depth: Any,
     instances: NDArray[Any] | None,
     depth_kind: str,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -42,28 +55,18 @@ def depth_test(
     Returns:
         state (N,) `Visibility`, reason (N,) `Reason`.
     """
-    around = z_depth[quad.frame[:, None], quad.rows, quad.cols].astype(np.float64)
-    smooth = is_one_surface(quad, z_depth, instances)
-    observed, change = sample_z(quad, z_depth, smooth)
-    margin = DEPTH_TOLERANCE[depth_kind] * z_point + change / 4
-    with np.errstate(invalid="ignore"):
-        is_behind = z_point > observed + margin
-        is_in_front = z_point < observed - margin
-        # At a depth edge the containing pixel may show the far side while the point lies on the near one.
-        agrees_nearby = (np.abs(around - z_point[:, None]) <= margin[:, None]).any(axis=1)
-    contradicts = is_in_front & ~agrees_nearby
-    is_at_edge = is_behind & agrees_nearby & ~smooth
-    is_other = np.zeros(len(z_point), dtype=bool)
-    if instances is not None:
-        is_other = (instances[quad.frame[:, None], quad.rows, quad.cols] != instance[:, None]).all(axis=1)
-    state = np.full(len(z_point), Visibility.VISIBLE, np.uint8)
-    reason = np.full(len(z_point), Reason.SEEN, np.uint8)
-    for mask, new_state, new_reason in (
-        (is_behind, Visibility.OCCLUDED, Reason.BEHIND_SURFACE),
-        (is_at_edge, Visibility.UNKNOWN, Reason.TARGET_DEPTH_EDGE),
-        (is_other, Visibility.OCCLUDED, Reason.BEHIND_OTHER_INSTANCE),
-        (contradicts, Visibility.UNKNOWN, Reason.TARGET_CONTRADICTS),
-        (np.isnan(observed), Visibility.UNKNOWN, Reason.TARGET_NO_DEPTH),
-    ):
-        state[mask], reason[mask] = new_state, new_reason
+    from .surface_kernels import compare
+
+    verdict = compare(
+        *quad.place,
+        depth_windows(quad, z_depth),
+        label_windows(quad, instances),
+        np.ascontiguousarray(z_point, np.float64),
+        # Without labels the windows are all of one label, and so are the points.
+        np.zeros(len(z_point), np.uint32) if instances is None else np.ascontiguousarray(instance, np.uint32),
+        DEPTH_TOLERANCE[depth_kind],
+        quad.size[1],
+        quad.size[0],
+    )
+    state, reason = _VERDICTS[verdict].T
     return state, reason

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datakit.errors import ConventionError, UsageError
 from datakit.geometry import invert_rigid
 from datakit.scene.records import MotionRecord
 
@@ -57,6 +58,34 @@ class ClipView:
     boundary_depth: NDArray[np.integer[Any]]
     boundary_motion: NDArray[np.integer[Any]]
 
+    def __post_init__(self) -> None:
+        """Check shapes once: kernels read by index and look at no bounds.
+
+        Raises:
+            ConventionError: Fields do not fit each other.
+        """
+        count = len(self.times)
+        cameras = {"intrinsics": 3, "world_from_cam": 4, "depth_intrinsics": 3, "patch_intrinsics": 3}
+        for name, side in cameras.items():
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), np.float64))
+            _require(name, getattr(self, name).shape, (count, side, side))
+        object.__setattr__(self, "motion_index", np.ascontiguousarray(self.motion_index, np.int64))
+        _require("motion_index", self.motion_index.shape, (count,))
+        grid = (count, *self.z_depth.shape[1:3])
+        _require("z_depth", self.z_depth.shape, grid)
+        if self.instances is not None:
+            _require("instances", self.instances.shape, grid)
+        if self.normals_world is not None:
+            _require("normals_world", self.normals_world.shape, (*grid, 3))
+        _require("patch_frames", self.patch_frames.shape, (count, *self.patch_frames.shape[1:3], 3))
+        for name in ("boundary_depth", "boundary_motion"):
+            rows = getattr(self, name)
+            _require(name, rows.shape, (len(rows), 3))
+            if len(rows) and not 0 <= rows[:, 0].min() <= rows[:, 0].max() < count:
+                raise ConventionError(
+                    f"{name} names a frame that the clip does not have", expected=f"0..{count - 1}"
+                )
+
     @property
     def num_frames(self) -> int:
         """T."""
@@ -99,6 +128,11 @@ class ClipView:
         return np.asarray((u >= 0) & (u <= width) & (v >= 0) & (v <= height))
 
 
+def _require(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if found != expected:
+        raise ConventionError(f"{name} of a clip has another shape", expected=expected, found=found)
+
+
 @dataclass(frozen=True)
 class Draw:
     """Which questions are asked: what a sampler returns.
@@ -116,3 +150,26 @@ class Draw:
     t_tgt: NDArray[np.int64]
     t_cam: NDArray[np.int64]
     kind: NDArray[np.uint8]
+
+    def checked(self, clip: ClipView) -> Draw:
+        """Give the same questions in plain arrays, fit for kernels.
+
+        Raises:
+            UsageError: They do not fit each other or the clip; the sampler is wrong.
+        """
+        count = len(self.uv_px)
+        plain = Draw(
+            np.ascontiguousarray(self.uv_px, np.float64),
+            np.ascontiguousarray(self.t_src, np.int64),
+            np.ascontiguousarray(self.t_tgt, np.int64),
+            np.ascontiguousarray(self.t_cam, np.int64),
+            np.ascontiguousarray(self.kind, np.uint8),
+        )
+        times = (plain.t_src, plain.t_tgt, plain.t_cam)
+        shapes = [plain.uv_px.shape, *(t.shape for t in times), plain.kind.shape]
+        if shapes != [(count, 2)] + 4 * [(count,)]:
+            raise UsageError("A sampler's arrays must be (N, 2) and (N,)", found=shapes)
+        last = clip.num_frames - 1
+        if count and not all(0 <= t.min() <= t.max() <= last for t in times):
+            raise UsageError("A sampler named a frame that the clip does not have", expected=f"0..{last}")
+        return plain

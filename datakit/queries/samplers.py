@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datakit.errors import UsageError
-from datakit.geometry import homography_points
 
 from .clip_view import ClipView, Draw
 
@@ -26,8 +25,8 @@ Index = NDArray[np.int64]
 #: Paper, section 4: share of queries near depth or motion boundaries, and of those with t_tgt = t_cam forced.
 BOUNDARY_SHARE, SAME_TIME_SHARE = 0.3, 0.4
 ANYWHERE, DEPTH_BOUNDARY, MOTION_BOUNDARY = 0, 1, 2
-#: Draws per query before a pixel without depth is accepted.
-_TRIES = 3
+#: Pixels are drawn again as long as more than this share of the last draws hit known depth.
+_WORTHWHILE = 0.1
 
 
 def paper(clip: ClipView, rng: np.random.Generator, count: int) -> Draw:
@@ -130,10 +129,11 @@ def _draw(clip: ClipView, rng: np.random.Generator, count: int, boundary_share: 
     kind = np.full(count, ANYWHERE, np.uint8)
     wanted = rng.permutation(count)[: round(boundary_share * count)]
     sets = [(DEPTH_BOUNDARY, clip.boundary_depth), (MOTION_BOUNDARY, clip.boundary_motion)]
-    shown = [(which, rows) for which, rows in sets if _shows_any(clip, rows)]
+    found = [(which, *_shown(clip, rows)) for which, rows in sets if len(wanted)]
+    found = [(which, rows, shown) for which, rows, shown in found if len(shown)]
     uv = np.empty((count, 2))
-    for (which, rows), at in zip(shown, np.array_split(wanted, max(len(shown), 1)), strict=False):
-        uv[at], t_src[at] = _near(clip, rng, rows, len(at))
+    for (which, rows, shown), at in zip(found, np.array_split(wanted, max(len(found), 1)), strict=False):
+        uv[at], t_src[at] = _near(clip, rng, rows, shown, len(at))
         kind[at] = which
     at = np.flatnonzero(kind == ANYWHERE)
     uv[at] = _anywhere(clip, rng, t_src[at])
@@ -143,72 +143,51 @@ def _draw(clip: ClipView, rng: np.random.Generator, count: int, boundary_share: 
 def _anywhere(clip: ClipView, rng: np.random.Generator, t_src: Index) -> Float:
     """Draw pixels uniformly among those whose depth is known: queries exist only where there is truth.
 
-    Sparse depth (lidar) would answer almost none of the pixels drawn blindly; what is still unknown after a few
-    draws is taken from the list of known pixels of its frame.
+    Pixels are drawn blindly as long as that finds some. What sparse depth (lidar) leaves unanswered is taken from
+    the list of known pixels of its frame.
     """
     uv = rng.random((len(t_src), 2)) * clip.size
     missing = np.flatnonzero(~_has_depth(clip, uv, t_src))
-    for _ in range(_TRIES - 1):
+    found = len(t_src) - len(missing)
+    while len(missing) and found > _WORTHWHILE * len(missing):
         uv[missing] = rng.random((len(missing), 2)) * clip.size
-        missing = missing[~_has_depth(clip, uv[missing], t_src[missing])]
+        is_missing = ~_has_depth(clip, uv[missing], t_src[missing])
+        found = len(missing) - int(is_missing.sum())
+        missing = missing[is_missing]
     for t in np.unique(t_src[missing]):
         at = missing[t_src[missing] == t]
-        rows, cols = np.nonzero(np.isfinite(clip.z_depth[t]))
-        known = _to_network(clip, np.full(len(rows), t), rows + 0.5, cols + 0.5)
-        known = known[clip.is_inside(known)]
-        if len(known):
-            uv[at] = known[rng.integers(len(known), size=len(at))]
+        pixels = np.argwhere(np.isfinite(np.asarray(clip.z_depth[t])))
+        rows, shown = _shown(clip, np.insert(pixels, 0, t, axis=1))
+        if len(shown):
+            uv[at], _ = _near(clip, rng, rows, shown, len(at))
     return uv
 
 
 def _has_depth(clip: ClipView, uv_px: Float, t: Index) -> NDArray[np.bool_]:
-    pixel = np.floor(homography_points(clip.depth_from_network[t], uv_px)).astype(np.int64)
+    from .kernels import map_pixels
+
+    col, row = np.floor(map_pixels(clip.depth_from_network, t, uv_px)).astype(np.int64).T
     width, height = clip.depth_size
-    col, row = np.clip(pixel[:, 0], 0, width - 1), np.clip(pixel[:, 1], 0, height - 1)
-    inside = (pixel[:, 0] == col) & (pixel[:, 1] == row)
-    return np.asarray(inside & np.isfinite(clip.z_depth[t, row, col]), dtype=np.bool_)
+    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+    known = np.isfinite(clip.z_depth[t, np.where(inside, row, 0), np.where(inside, col, 0)])
+    return np.asarray(inside & known, dtype=np.bool_)
 
 
-def _to_network(clip: ClipView, t: NDArray[Any], v: NDArray[Any], u: NDArray[Any]) -> Float:
-    """Continuous depth pixels, given as v (down) and u (right), on the network grid."""
-    return homography_points(clip.network_from_depth[t], np.stack([u, v], axis=-1))
+def _shown(clip: ClipView, rows: NDArray[np.integer[Any]]) -> tuple[Index, Index]:
+    """Give depth pixels (B, 3: frame, row, column) for kernels, and which of them the crop shows."""
+    from .kernels import find_shown
 
-
-def _shows_any(clip: ClipView, rows: NDArray[np.integer[Any]]) -> bool:
-    # A few hundred boundary pixels nearly always settle it; only a crop beside all of them needs the rest.
-    for part in (rows[:: max(1, len(rows) // 256)], rows):
-        uv = _to_network(clip, part[:, 0], part[:, 1] + 0.5, part[:, 2] + 0.5)
-        if clip.is_inside(uv).any():
-            return True
-    return False
+    pixels = np.ascontiguousarray(rows, np.int64)
+    width, height = clip.size
+    return pixels, find_shown(pixels, clip.network_from_depth, width, height)
 
 
 def _near(
-    clip: ClipView, rng: np.random.Generator, rows: NDArray[np.integer[Any]], count: int
+    clip: ClipView, rng: np.random.Generator, rows: Index, shown: Index, count: int
 ) -> tuple[Float, Index]:
-    """Draw boundary pixels that the crop shows, frames uniformly, and a place in each."""
-    chosen = _pick(rng, rows, count)
-    for _ in range(_TRIES):
-        outside = np.flatnonzero(~_is_shown(clip, chosen))
-        if not outside.size:
-            break
-        chosen[outside] = _pick(rng, rows, len(outside))
-    else:
-        outside = np.flatnonzero(~_is_shown(clip, chosen))
-        if outside.size:
-            chosen[outside] = _pick(rng, rows[_is_shown(clip, rows)], len(outside))
-    place = chosen[:, 1:] + rng.random((count, 2))
-    uv = _to_network(clip, chosen[:, 0], place[:, 0], place[:, 1])
-    return np.clip(uv, 0, clip.size), chosen[:, 0].astype(np.int64)
+    """Draw frames uniformly among those that have such pixels, then one of them and a place in it."""
+    from .kernels import draw_near
 
-
-def _is_shown(clip: ClipView, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    return clip.is_inside(_to_network(clip, rows[:, 0], rows[:, 1] + 0.5, rows[:, 2] + 0.5))
-
-
-def _pick(rng: np.random.Generator, rows: NDArray[np.integer[Any]], count: int) -> NDArray[np.integer[Any]]:
-    """Draw frames uniformly among those that have rows, then a row of the frame; rows are sorted by frame."""
-    start = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))
-    length = np.diff(start, append=len(rows))
-    frame = rng.integers(len(start), size=count)
-    return rows[start[frame] + (rng.random(count) * length[frame]).astype(np.int64)]
+    width, height = clip.size
+    uv, t = draw_near(rows, shown, clip.network_from_depth, rng.random((count, 4)), width, height)
+    return uv, t

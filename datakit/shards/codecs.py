@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -150,35 +151,40 @@ def _is_depth(z: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.isfinite(z) & (z > 0)
 
 
-def decode_depth_codes(blob: Blob, header: Header) -> NDArray[Any]:
+def depth_dtype(header: Header) -> np.dtype[Any]:
+    """Type of the stored samples of a clip's depth: uint16 codes for codec "log16", else float32."""
+    return np.dtype(np.uint16 if header["z_depth"]["codec"] == "log16" else np.float32)
+
+
+def decode_depth_codes(blob: Blob, header: Header, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Decode a frame of `z_depth.pack` to its stored samples.
 
+    Args:
+        blob: The frame's bytes.
+        header: The clip's.
+        out: (H, W) contiguous memory of `depth_dtype` to decode into; None for new memory.
+
     Returns:
-        (H, W): uint16 codes for codec "log16" (turn the ones you need with `depth_from_codes`), else float32.
+        (H, W) `depth_dtype`: turn the samples you need into depth with `depth_from_codes`.
 
     Raises:
         ShardError: The bytes are no frame of this clip.
     """
-    layer = header["z_depth"]
-    width, height = layer["size"]
-    samples = _pco_samples(blob, header)
-    dtype = np.uint16 if layer["codec"] == "log16" else np.float32
-    if samples.dtype != dtype or samples.size != width * height:
+    width, height = header["z_depth"]["size"]
+    if out is None:
+        out = np.empty((height, width), depth_dtype(header))
+    try:
+        done = standalone.simple_decompress_into(bytes(blob), out.reshape(-1))
+    except Exception as error:  # pcodec raises its own kinds, a Rust panic among them
+        raise ShardError("Depth frame cannot be decoded", where=header["key"], found=error) from error
+    if done.n_processed != width * height or not done.finished:
         raise ShardError(
             "Depth frame has other samples",
             where=header["key"],
-            expected=f"{width * height} {np.dtype(dtype)}",
-            found=f"{samples.size} {samples.dtype}",
+            expected=f"{width * height} {out.dtype}",
+            found=f"{done.n_processed}" if done.finished else "more",
         )
-    return samples.reshape(height, width)
-
-
-def _pco_samples(blob: Blob, header: Header) -> NDArray[Any]:
-    try:
-        samples = standalone.simple_decompress(bytes(blob))
-    except Exception as error:  # pcodec raises its own kinds
-        raise ShardError("Depth frame cannot be decoded", where=header["key"], found=error) from error
-    return np.zeros(0) if samples is None else np.asarray(samples)
+    return out
 
 
 def depth_from_codes(codes: NDArray[Any], header: Header) -> NDArray[np.float32]:
@@ -191,8 +197,11 @@ def depth_from_codes(codes: NDArray[Any], header: Header) -> NDArray[np.float32]
 
 @lru_cache(8)
 def _depth_table(z_min: float, z_max: float) -> NDArray[np.float32]:
-    table = np.full(_DEPTH_STEPS + 2, np.nan, np.float32)
-    table[1:] = z_min * np.exp(np.arange(_DEPTH_STEPS + 1) / _DEPTH_STEPS * np.log(z_max / z_min))
+    # exp(256 a + b) = exp(256 a) exp(b): every clip has a range of its own, and 65,536 exponentials are dear.
+    step = np.log(z_max / z_min) / _DEPTH_STEPS
+    coarse = z_min * np.exp((256 * np.arange(256) - 1) * step)
+    table = (coarse[:, None] * np.exp(np.arange(256) * step)).astype(np.float32).reshape(-1)
+    table[0] = np.nan
     return table
 
 
@@ -212,27 +221,55 @@ def encode_instances(instances: NDArray[np.integer[Any]], dtype: str) -> bytes:
     )
 
 
-def decode_instances(blob: Blob, header: Header) -> NDArray[np.unsignedinteger[Any]]:
+def instances_dtype(header: Header) -> np.dtype[Any]:
+    """Type of a clip's labels."""
+    return np.dtype(header["instances"]["dtype"]).newbyteorder("<")
+
+
+def decode_instances(
+    blob: Blob, header: Header, out: NDArray[Any] | None = None
+) -> NDArray[np.unsignedinteger[Any]]:
     """Decode a frame of `instances.pack`: (H, W) uint8, uint16 or uint32 labels, 0 = background.
+
+    Args:
+        blob: The frame's bytes.
+        header: The clip's.
+        out: (H, W) contiguous memory of `instances_dtype` to decode into; None for new memory.
 
     Raises:
         ShardError: The bytes are no frame of this clip.
     """
-    layer = header["instances"]
-    width, height = layer["size"]
-    dtype = np.dtype(layer["dtype"]).newbyteorder("<")
-    data = _inflate(blob, width * height * dtype.itemsize, header)
-    return np.frombuffer(data, dtype).reshape(height, width)
+    width, height = header["instances"]["size"]
+    return _inflate(blob, np.empty((height, width), instances_dtype(header)) if out is None else out, header)
 
 
-def _inflate(blob: Blob, size: int, header: Header) -> bytes:
+class _Zstd(threading.local):
+    """One decompressor a thread: making one costs as much as decompressing a frame of labels."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Zstd()
+
+
+def _inflate(blob: Blob, out: NDArray[Any], header: Header) -> NDArray[Any]:
+    """Decompress into memory that the data must fill exactly."""
     try:
-        data = zstandard.ZstdDecompressor().decompress(blob, max_output_size=size)
+        # Given all of the output's memory at once, zstd writes to it directly.
+        with _zstd.decompressor.stream_reader(blob) as data:
+            size = data.readinto(out.reshape(-1).view(np.uint8))
+            has_more = bool(data.read(1))
     except zstandard.ZstdError as error:
         raise ShardError("Frame cannot be decompressed", where=header["key"], found=error) from error
-    if len(data) != size:
-        raise ShardError("Frame has another size", where=header["key"], expected=size, found=len(data))
-    return data
+    if size != out.nbytes or has_more:
+        raise ShardError(
+            "Frame has another size",
+            where=header["key"],
+            expected=f"{out.nbytes} bytes",
+            found="more" if has_more else f"{size} bytes",
+        )
+    return out
 
 
 def encode_normals(normals: NDArray[np.floating[Any]]) -> bytes:
@@ -256,15 +293,33 @@ def encode_normals(normals: NDArray[np.floating[Any]]) -> bytes:
     return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(planes.astype("<u2", copy=False).tobytes())
 
 
+def decode_normal_differences(
+    blob: Blob, header: Header, out: NDArray[np.uint16] | None = None
+) -> NDArray[np.uint16]:
+    """Decode a frame of `normals.pack` to the differences of its codes along x.
+
+    Args:
+        blob: The frame's bytes.
+        header: The clip's.
+        out: (2, H, W) contiguous memory to decode into; None for new memory.
+
+    Returns:
+        (2, H, W) uint16. The code of a pixel is the sum, modulo 2^16, of its row up to it.
+
+    Raises:
+        ShardError: The bytes are no frame of this clip.
+    """
+    width, height = header["normals"]["size"]
+    return _inflate(blob, np.empty((2, height, width), "<u2") if out is None else out, header)
+
+
 def decode_normal_codes(blob: Blob, header: Header) -> NDArray[np.uint16]:
     """Decode a frame of `normals.pack` to its (2, H, W) codes; `normals_from_codes` turns the ones you need.
 
     Raises:
         ShardError: The bytes are no frame of this clip.
     """
-    width, height = header["normals"]["size"]
-    planes = np.frombuffer(_inflate(blob, 4 * width * height, header), "<u2").reshape(2, height, width)
-    return np.cumsum(planes, axis=-1, dtype=np.uint16)
+    return np.cumsum(decode_normal_differences(blob, header), axis=-1, dtype=np.uint16)
 
 
 def normals_from_codes(codes: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from datakit.errors import ShardError, UsageError
 
-from .access import Reader
+from .access import NOTHING, Answer, Reader
 from .index import Columns, columns_of, text_at
 from .layout import INDEX, KINDS, MANIFEST
 from .manifest import parse_manifest
@@ -177,7 +177,7 @@ class ShardSet:
             data = self._read_group(i, group)
             bad = self._first_bad(i, group, data) if check else None
             if bad is not None and not self.reader.is_local:
-                data = self._read_group(i, group)
+                data = self._read_group(i, group)  # what differed on the way only will not differ again
                 bad = self._first_bad(i, group, data)
             if bad is not None:
                 raise bad
@@ -246,8 +246,9 @@ def open_set(
     root: str | Path,
     *,
     storage_options: dict[str, Any] | None = None,
-    retries: int = 4,
+    retries: int = 6,
     timeout: float = 30.0,
+    first_wait: float = 0.2,
 ) -> ShardSet:
     """Open a shard set.
 
@@ -256,19 +257,29 @@ def open_set(
     Args:
         root: Folder, or URL of one that fsspec knows (s3://, gs://, https:// ...).
         storage_options: For the fsspec file system.
-        retries: Further tries of a remote read.
+        retries: Further tries of a remote read, as of `Reader`.
         timeout: Seconds of one try.
+        first_wait: Seconds before the second try.
 
     Raises:
         ShardError: No complete set is there, or its manifest or index was altered.
-        UsageError: No file system for the URL.
+        UsageError: No file system for the URL, or a number is out of range.
     """
-    return _open(Reader(str(root), storage_options=storage_options, retries=retries, timeout=timeout))
+    return _open(
+        Reader(
+            str(root),
+            storage_options=storage_options,
+            retries=retries,
+            timeout=timeout,
+            first_wait=first_wait,
+        )
+    )
 
 
 def _open(reader: Reader) -> ShardSet:
     manifest = read_manifest(reader)
-    return ShardSet(reader, manifest, columns_of(_index_data(reader, manifest["index"]), reader.place(INDEX)))
+    index = _mapped(reader, manifest["index"]) if reader.is_local else read_table(reader, manifest["index"])
+    return ShardSet(reader, manifest, columns_of(index, reader.place(INDEX)))
 
 
 def _reopen(reader: Reader, manifest_sha256: str) -> ShardSet:
@@ -287,11 +298,15 @@ def read_manifest(reader: Reader) -> dict[str, Any]:
     """Read and check the manifest of a set.
 
     Raises:
-        ShardError: There is none, or it was altered.
+        ShardError: There is none, it cannot be read, or it was altered.
     """
     try:
-        data = reader.read(MANIFEST)
+        return _checked(
+            reader, lambda: reader.read(MANIFEST), lambda data: parse_manifest(data, reader.place(MANIFEST))
+        )
     except ShardError as error:
+        if error.found != NOTHING:
+            raise
         raise ShardError(
             "No complete shard set",
             where=reader.root,
@@ -299,19 +314,48 @@ def read_manifest(reader: Reader) -> dict[str, Any]:
             found=error.what,
             mend="run datakit pack to its end",
         ) from error
-    return parse_manifest(data, reader.place(MANIFEST))
 
 
-def _index_data(reader: Reader, entry: dict[str, Any]) -> Any:
-    if not reader.is_local:
-        data: Any = reader.read(INDEX)
-    else:
-        try:
-            with open(reader.place(INDEX), "rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise ShardError("Index cannot be read", where=reader.place(INDEX), found=error) from error
-    check_file(reader.place(INDEX), data, entry)
+def read_table(reader: Reader, entry: dict[str, Any]) -> bytes:
+    """Read a whole file that the manifest lists, and check it.
+
+    Args:
+        reader: Of the set.
+        entry: "name", "size" and "sha256", from the manifest.
+
+    Raises:
+        ShardError: It is missing, cannot be read, or is not what was packed.
+    """
+
+    def check(data: bytes) -> bytes:
+        check_file(reader.place(entry["name"]), data, entry)
+        return data
+
+    # A remote file is asked for by its size: in pieces, and a short answer is asked for again.
+    length = None if reader.is_local else entry["size"]
+    return _checked(reader, lambda: reader.read(entry["name"], 0, length), check)
+
+
+def _checked(reader: Reader, read: Callable[[], bytes], check: Callable[[bytes], Answer]) -> Answer:
+    """Read and check; a remote answer that fails the check is fetched once more: it may differ on the way only."""
+    data = read()
+    try:
+        return check(data)
+    except ShardError:
+        if reader.is_local:
+            raise
+    return check(read())
+
+
+def _mapped(reader: Reader, entry: dict[str, Any]) -> mmap.mmap:
+    """Map a local file that the manifest lists, and check it."""
+    place = reader.place(entry["name"])
+    try:
+        with open(place, "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise ShardError("Index cannot be read", where=place, found=error) from error
+    check_file(place, data, entry)
     return data
 
 

@@ -14,8 +14,8 @@ from datakit.errors import ShardError
 
 from .access import Reader
 from .index import columns_of
-from .layout import INDEX, KINDS
-from .reader import ShardSet, check_file, read_manifest
+from .layout import INDEX, KINDS, MANIFEST
+from .reader import ShardSet, read_manifest, read_table
 from .tar import end_of_archive, member_header, padding
 
 _CHUNK = 1 << 23
@@ -26,6 +26,9 @@ def verify(
     quick: bool = False,
     *,
     storage_options: dict[str, Any] | None = None,
+    retries: int = 6,
+    timeout: float = 30.0,
+    first_wait: float = 0.2,
     progress: bool = False,
 ) -> list[ShardError]:
     """Check a set.
@@ -35,12 +38,18 @@ def verify(
         quick: Check the manifest, the index, the list of scenes, and that every shard is there with its size; the
             bytes of the shards are not read.
         storage_options: For the fsspec file system.
+        retries: Further tries of a remote read, as of `Reader`.
+        timeout: Seconds of one try.
+        first_wait: Seconds before the second try.
         progress: Show a progress bar on the error stream.
 
     Returns:
-        Every problem found; empty for a sound set. A flipped bit anywhere in any file of the set is a problem.
+        Every problem found; empty for a sound set. A flipped bit anywhere in any file of the set is a problem, and
+        so is a file in a local folder that is not of the set. What is damaged remotely was read twice.
     """
-    reader = Reader(str(root), storage_options=storage_options)
+    reader = Reader(
+        str(root), storage_options=storage_options, retries=retries, timeout=timeout, first_wait=first_wait
+    )
     try:
         manifest = read_manifest(reader)
     except ShardError as error:
@@ -49,68 +58,81 @@ def verify(
     shard_set = None
     for entry in (manifest["index"], manifest["scenes"]):
         try:
-            data = reader.read(entry["name"])
-            check_file(reader.place(entry["name"]), data, entry)
+            data = read_table(reader, entry)
         except ShardError as error:
             problems.append(error)
         else:
+            problems += [] if reader.is_local else _look_at_size(reader, entry)[1]
             if entry["name"] == INDEX:
                 shard_set = ShardSet(reader, manifest, columns_of(data, reader.place(INDEX)))
     problems += _strangers(reader, manifest)
     total = sum(shard["size"] for shard in manifest["shards"])
     with tqdm(total=total, unit="B", unit_scale=True, desc="verify", disable=not progress or quick) as bar:
         for number, shard in enumerate(manifest["shards"]):
-            problem = _wrong_size(reader, shard)
-            if problem is not None:
-                problems.append(problem)
-            if not quick and (problem is None or problem.found != "nothing"):
-                problems += _check_shard(reader, shard, number, shard_set)
+            size, wrong = _look_at_size(reader, shard)
+            problems += wrong
+            if not quick and size is not None:
+                problems += _look_at_shard(reader, shard, size, number, shard_set)
             bar.update(shard["size"])
     return problems
 
 
 def _strangers(reader: Reader, manifest: dict[str, Any]) -> list[ShardError]:
-    """Find local tars that are not of the set: plain webdataset users would read them by a wildcard."""
+    """Find what else lies in a local set; foreign tars, most of all, are read by whoever opens `*.tar`."""
     if not reader.is_local:
         return []
-    known = {shard["name"] for shard in manifest["shards"]}
+    known = {MANIFEST, manifest["index"]["name"], manifest["scenes"]["name"]}
+    known |= {shard["name"] for shard in manifest["shards"]}
     return [
         ShardError(
-            "File does not belong to the set", where=path, expected=f"{len(known)} shards", found=path.name
+            "File does not belong to the set",
+            where=path,
+            expected=f"the {len(known)} files of the manifest",
+            found=path.name,
+            mend="move it elsewhere",
         )
-        for path in sorted(Path(reader.root).glob("*.tar"))
+        for path in sorted(Path(reader.root).iterdir())
         if path.name not in known
     ]
 
 
-def _wrong_size(reader: Reader, shard: dict[str, Any]) -> ShardError | None:
+def _look_at_size(reader: Reader, entry: dict[str, Any]) -> tuple[int | None, list[ShardError]]:
+    """Ask for a file's size: (bytes, or None where there is no file to read, and what is wrong)."""
     try:
-        size = reader.size(shard["name"])
+        size = reader.size(entry["name"])
     except ShardError as error:
-        return error
-    if size == shard["size"]:
-        return None
-    return ShardError(
-        "Shard is truncated" if size < shard["size"] else "Shard is too long",
-        where=reader.place(shard["name"]),
-        expected=f"{shard['size']} bytes",
+        return None, [error]
+    if size == entry["size"]:
+        return size, []
+    what = "Shard" if entry["name"].endswith(".tar") else "File"
+    problem = ShardError(
+        f"{what} is truncated" if size < entry["size"] else f"{what} is too long",
+        where=reader.place(entry["name"]),
+        expected=f"{entry['size']} bytes",
         found=f"{size} bytes",
     )
+    return size, [problem]
 
 
 class _Cursor:
-    """Reads a shard from front to back, hashing it on the way."""
+    """Reads a shard of `size` bytes from front to back in large pieces, hashing it on the way."""
 
     def __init__(self, reader: Reader, name: str, size: int) -> None:
         self._reader, self._name, self._size = reader, name, size
+        self._ahead = memoryview(b"")
         self.at = 0
         self.sha256 = hashlib.sha256()
 
-    def chunks(self, length: int) -> Iterator[bytes]:
+    def chunks(self, length: int) -> Iterator[memoryview]:
         """Read on by `length` bytes."""
         end = self.at + length
         while self.at < end:
-            data = self._reader.read(self._name, self.at, min(_CHUNK, end - self.at))
+            if not self._ahead:
+                # Beyond the file's end this asks for what is expected there, and the reader says that it is not.
+                wanted = min(_CHUNK, self._size - self.at) if self.at < self._size else end - self.at
+                self._ahead = memoryview(self._reader.read(self._name, self.at, wanted))
+            data = self._ahead[: end - self.at]
+            self._ahead = self._ahead[len(data) :]
             self.at += len(data)
             self.sha256.update(data)
             yield data
@@ -120,11 +142,25 @@ class _Cursor:
         return b"".join(self.chunks(length))
 
 
-def _check_shard(
-    reader: Reader, shard: dict[str, Any], number: int, shard_set: ShardSet | None
+def _look_at_shard(
+    reader: Reader, shard: dict[str, Any], size: int, number: int, shard_set: ShardSet | None
 ) -> list[ShardError]:
-    """Compare every byte of a shard with what the index says must be there."""
-    cursor = _Cursor(reader, shard["name"], shard["size"])
+    """Check a shard; a remote one that differs once more: what differed on the way only will not differ again."""
+    problems, is_readable = _check_shard(reader, shard, size, number, shard_set)
+    if problems and is_readable and not reader.is_local:
+        problems, _ = _check_shard(reader, shard, size, number, shard_set)
+    return problems
+
+
+def _check_shard(
+    reader: Reader, shard: dict[str, Any], size: int, number: int, shard_set: ShardSet | None
+) -> tuple[list[ShardError], bool]:
+    """Compare every byte of a shard with what the index says must be there.
+
+    Returns:
+        What is wrong, and whether all of it could be read.
+    """
+    cursor = _Cursor(reader, shard["name"], size)
     where = reader.place(shard["name"])
     problems: list[ShardError] = []
     try:
@@ -137,11 +173,11 @@ def _check_shard(
         for _ in cursor.chunks(shard["size"] - cursor.at):
             pass  # without an index only the hash of the whole shard can be checked
     except ShardError as error:
-        return [*problems, error]
+        return [*problems, error], False
     found = cursor.sha256.hexdigest()
     if found != shard["sha256"] and not problems:
         problems.append(_differs("Shard", where, f"sha256 {shard['sha256']}", f"sha256 {found}"))
-    return problems
+    return problems, True
 
 
 def _members_of(shard_set: ShardSet, number: int) -> Iterator[tuple[str, int, bytes]]:

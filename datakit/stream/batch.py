@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ Field = tuple[tuple[int, ...], str]
 
 #: Fields start at multiples of this.
 _ALIGN = 64
+#: Fields whose colours are innermost in memory.
+PICTURES = ("video", "query/patch")
 #: Target -> (name in a query record, its mask there).
 TARGETS = {
     "xyz": ("xyz", "has_xyz"),
@@ -67,13 +70,24 @@ def block_size(table: Mapping[str, Field], count: int) -> int:
 
 
 def lay_out(block: NDArray[np.uint8], table: Mapping[str, Field], count: int) -> Arrays:
-    """Return name -> (count, ...) views into a block of `block_size` bytes."""
+    """Return name -> (count, ...) views into a block of `block_size` bytes.
+
+    Pictures (..., 3, H, W) lie in memory as decoders write them, (..., H, W, 3).
+    """
     out, at = {}, 0
     for name, (shape, dtype) in table.items():
         size = count * _bytes_of(shape, dtype)
-        out[name] = block[at : at + size].view(dtype).reshape(count, *shape)
+        if name in PICTURES:
+            shape = (*shape[:-3], *shape[-2:], shape[-3])
+        array = block[at : at + size].view(dtype).reshape(count, *shape)
+        out[name] = np.moveaxis(array, -1, -3) if name in PICTURES else array
         at += _span(count, shape, dtype)
     return out
+
+
+def in_memory_order(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """View a field of one sample with its axes as they lie in memory."""
+    return np.moveaxis(array, -3, -1) if name in PICTURES else array
 
 
 def row_of(arrays: Mapping[str, NDArray[Any]], row: int) -> Arrays:
@@ -114,7 +128,7 @@ def nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bytes_of(shape: tuple[int, ...], dtype: DTypeLike) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def _span(count: int, shape: tuple[int, ...], dtype: DTypeLike) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,9 +14,10 @@ from datakit.geometry import homography_points, pixel_centres, resize_intrinsics
 from datakit.motion import MotionKind
 from datakit.queries import ClipView
 from datakit.scene.records import MotionRecord
+from datakit.shards import codecs
 
 from . import images
-from .coded import CodedRaster
+from .coded import CodedRaster, DifferenceRaster
 from .order import Sample
 from .params import ClipParams
 
@@ -58,7 +59,7 @@ class Scratch:
 
     buffers: dict[str, NDArray[Any]] = field(default_factory=dict)
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Return memory of this shape; its content is whatever was in it."""
         size = int(np.prod(shape))
         held = self.buffers.get(name)
@@ -89,7 +90,7 @@ def load_clip(
     sample: Sample,
     params: ClipParams,
     *,
-    planes: NDArray[np.uint8] | None = None,
+    video: NDArray[np.uint8] | None = None,
     scratch: Scratch | None = None,
 ) -> LoadedClip:
     """Read and decode one sample.
@@ -98,7 +99,7 @@ def load_clip(
         reader: The shard set the sample is in.
         sample: From the order.
         params: What a sample is made of.
-        planes: (T, 3, S, S) memory for the network's frames; None for new memory.
+        video: (T, S, S, 3) memory for the network's frames; None for new memory.
         scratch: Memory to use again; the result is then valid until the next call.
 
     Returns:
@@ -108,23 +109,24 @@ def load_clip(
         ShardError: A member is missing or damaged.
         FormatError: A frame cannot be decoded.
     """
-    from datakit import shards
-
     scratch = scratch or Scratch()
     index = sample.clip_index
     layers = [kind for kind in _LAYERS if reader.has_member(index, kind)]
     members = reader.read_members(index, ("clip.json", "arrays.safetensors", *layers))
-    header = shards.decode_clip_header(members["clip.json"])
+    header = codecs.decode_clip_header(members["clip.json"])
     stored = _Stored(members, header, np.array(sample.frames), scratch)
     arrays = stored.arrays()
     box = images.crop_box(tuple(header["size"]), sample.look, params.size)
-    frames = stored.colours()
-    if planes is None:
-        planes = np.empty((len(frames), 3, params.size, params.size), np.uint8)
-    recolouring = images.paint(frames, box, sample.look, planes)
+    if video is None:
+        video = np.empty((len(stored.frames), params.size, params.size, 3), np.uint8)
+    if images.is_shown_as_stored(tuple(header["size"]), box, sample.look, params.size):
+        frames, recolouring = stored.colours(video), None
+    else:
+        frames = stored.colours()
+        recolouring = images.paint(frames, box, sample.look, video)
     z_depth, depth_intrinsics = stored.depth(arrays)
     view = ClipView(
-        video=planes.transpose(0, 2, 3, 1),
+        video=video,
         times=arrays["times"],
         intrinsics=images.network_intrinsics(arrays["intrinsics"], box, params.size),
         world_from_cam=arrays["world_from_cam"],
@@ -180,9 +182,7 @@ class _Stored:
             raise ShardError("Arrays cannot be read", where=self.header["key"], found=error) from error
 
     def blobs(self, kind: str) -> list[memoryview]:
-        from datakit.shards import unpack
-
-        blobs = unpack(self.members[kind])
+        blobs = codecs.unpack(self.members[kind])
         if len(blobs) <= self.frames[-1]:
             raise ShardError(
                 "Pack is shorter than the index says",
@@ -192,57 +192,57 @@ class _Stored:
             )
         return [blobs[t] for t in self.frames]
 
-    def colours(self) -> NDArray[np.uint8]:
+    def colours(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Frames, decoded into `out` or into memory that is used again."""
         width, height = self.header["size"]
-        out = self.scratch.array("rgb", (len(self.frames), height, width, 3), "uint8")
+        if out is None:
+            out = self.scratch.array("rgb", (len(self.frames), height, width, 3), "uint8")
         for t, blob, frame in zip(self.frames, self.blobs("rgb.pack"), out, strict=True):
             images.decode_frame(blob, frame, f"{self.header['key']}.rgb.pack, frame {t}")
         return out
 
     def depth(self, arrays: dict[str, NDArray[Any]]) -> tuple[Any, Float]:
         """Depth, still in its codes, and its intrinsics."""
-        from datakit.shards import decode_depth_codes, depth_from_codes
-
         count, header = len(self.frames), self.header
         if "z_depth.pack" not in self.members:
             unknown = np.full((count, *_NO_DEPTH_SIZE[::-1]), np.nan, np.float32)
             return unknown, resize_intrinsics(arrays["intrinsics"], tuple(header["size"]), _NO_DEPTH_SIZE)
-        frames = [decode_depth_codes(blob, header) for blob in self.blobs("z_depth.pack")]
-        codes = self.joined("z_depth", frames)
-        return CodedRaster(codes, lambda some: depth_from_codes(some, header)), arrays["depth_intrinsics"]
+        codes = self._decoded("z_depth", codecs.decode_depth_codes, codecs.depth_dtype(header))
+        return CodedRaster(codes, lambda some: codecs.depth_from_codes(some, header)), arrays[
+            "depth_intrinsics"
+        ]
 
     def labels(self, arrays: dict[str, NDArray[Any]], depth: Any, grid: Float) -> NDArray[Any] | None:
         """Labels on the depth grid."""
-        from datakit.shards import decode_instances
-
         if "instances.pack" not in self.members:
             return None
-        frames = [decode_instances(blob, self.header) for blob in self.blobs("instances.pack")]
+        frames = self._decoded("instances", codecs.decode_instances, codecs.instances_dtype(self.header))
         own = arrays.get("instances_intrinsics")
-        return self.joined("instances", _on_grid(frames, own, grid, depth.shape[1:]))
+        return frames if own is None else _on_grid(frames, own, grid, depth.shape[1:])
 
     def normals(self, arrays: dict[str, NDArray[Any]], depth: Any, grid: Float) -> Any:
         """Normals on the depth grid, still in their codes."""
-        from datakit.shards import decode_normal_codes, normals_from_codes
-
         if "normals.pack" not in self.members:
             return None
-        frames = [decode_normal_codes(blob, self.header) for blob in self.blobs("normals.pack")]
+        differences = self._decoded("normals", codecs.decode_normal_differences, "uint16", 2)
         own = arrays.get("normals_intrinsics")
-        codes = self.joined("normals", _on_grid(frames, own, grid, depth.shape[1:]))
-        return CodedRaster(codes.swapaxes(0, 1), normals_from_codes, (3,), is_planar=True)
+        if own is None:
+            return DifferenceRaster(differences, codecs.normals_from_codes, (3,))
+        codes = np.cumsum(differences, axis=-1, dtype=np.uint16)
+        codes = _on_grid(codes, own, grid, depth.shape[1:])
+        return CodedRaster(np.ascontiguousarray(codes.swapaxes(0, 1)), codecs.normals_from_codes, (3,))
 
-    def joined(self, name: str, frames: list[NDArray[Any]]) -> NDArray[Any]:
-        out = self.scratch.array(name, (len(frames), *frames[0].shape), frames[0].dtype.str)
-        return np.stack(frames, out=out)
+    def _decoded(self, layer: str, decode: Callable[..., Any], dtype: Any, *planes: int) -> NDArray[Any]:
+        """Decode the chosen frames of a layer, (T, ..., H, W), side by side into memory that is used again."""
+        width, height = self.header[layer]["size"]
+        out = self.scratch.array(layer, (len(self.frames), *planes, height, width), dtype)
+        for blob, frame in zip(self.blobs(f"{layer}.pack"), out, strict=True):
+            decode(blob, self.header, frame)
+        return out
 
 
-def _on_grid(
-    frames: list[NDArray[Any]], own: Float | None, grid: Float, shape: tuple[int, ...]
-) -> list[NDArray[Any]]:
-    """Bring (..., H, W) rasters to the depth grid: each pixel takes the sample its centre falls on."""
-    if own is None:
-        return frames
+def _on_grid(frames: NDArray[Any], own: Float, grid: Float, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Bring (T, ..., H, W) rasters to the depth grid: each pixel takes the sample its centre falls on."""
     out = []
     for frame, own_intrinsics, intrinsics in zip(frames, own, grid, strict=True):
         height, width = frame.shape[-2:]
@@ -250,15 +250,20 @@ def _on_grid(
         centres = homography_points(own_from_grid, pixel_centres((shape[1], shape[0])))
         col, row = np.moveaxis(np.floor(centres).astype(np.int64), -1, 0)
         out.append(frame[..., np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)])
-    return out
+    return np.stack(out)
 
 
-def _of_frames(rows: NDArray[Any], frames: NDArray[np.int64]) -> NDArray[np.int64]:
+def _of_frames(rows: NDArray[Any], frames: NDArray[np.int64]) -> NDArray[Any]:
     """Keep the boundary rows (t, row, column) of the chosen frames and count t from the first of them."""
-    at = np.minimum(np.searchsorted(frames, rows[:, 0]), len(frames) - 1)
-    kept = frames[at] == rows[:, 0]
-    out = rows[kept].astype(np.int64)
-    out[:, 0] = at[kept]
+    last = max(int(frames[-1]), int(rows[:, 0].max(initial=0)))
+    if len(frames) == last + 1:
+        return rows
+    place = np.full(last + 1, -1, rows.dtype)
+    place[frames] = np.arange(len(frames))
+    t = place[rows[:, 0]]
+    kept = np.flatnonzero(t >= 0)
+    out = rows[kept]
+    out[:, 0] = t[kept]
     return out
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -79,33 +81,37 @@ def _halvings(size: tuple[int, int], network_size: int) -> int:
 
 
 def crop_and_resize(frame: Image, box: Box, network_size: int) -> Image:
-    """Cut a box out and bring it to the network's square.
+    """Cut a box out of (H, W, 3) and bring it to a square (S, S, 3); a view where nothing has to be resized."""
+    part = frame[box.top : box.top + box.height, box.left : box.left + box.width]
+    return part if part.shape[:2] == (network_size, network_size) else resize(part, network_size)
 
-    Whole halvings average areas, which OpenCV does fast; what is left is linear, or an area average where one side
-    still shrinks to less than half.
+
+def resize(part: Image, network_size: int, out: Image | None = None) -> Image:
+    """Bring a picture to a square of another size.
+
+    Areas are averaged as often as both sides halve, so that nothing aliases; what is left is linear. An exact area
+    average costs several times as much and is used only where one side still shrinks to less than half.
 
     Args:
-        frame: (H, W, 3).
-        box: From `crop_box`.
+        part: (H, W, 3).
         network_size: S.
+        out: (S, S, 3) memory for the result; None for new memory.
 
     Returns:
-        (S, S, 3); a view of the frame where nothing had to be done.
+        (S, S, 3).
     """
-    part = frame[box.top : box.top + box.height, box.left : box.left + box.width]
-    for _ in range(_halvings((box.width, box.height), network_size)):
-        half = (part.shape[1] // 2, part.shape[0] // 2)
-        part = _u8(cv2.resize(part, half, interpolation=cv2.INTER_AREA))
-    height, width = part.shape[:2]
-    if (width, height) == (network_size, network_size):
-        return part
     target = (network_size, network_size)
-    if max(width, height) < 2 * network_size:
-        return _u8(cv2.resize(part, target, interpolation=cv2.INTER_LINEAR))
-    # INTER_AREA is exact only for a side that shrinks; the other side comes after.
-    shrunk = (min(width, network_size), min(height, network_size))
-    part = _u8(cv2.resize(part, shrunk, interpolation=cv2.INTER_AREA))
-    return _u8(cv2.resize(part, target, interpolation=cv2.INTER_LINEAR) if shrunk != target else part)
+
+    def resized(size: tuple[int, int], how: int) -> Image:
+        return _u8(cv2.resize(part, size, out if size == target else None, interpolation=how))
+
+    for _ in range(_halvings((part.shape[1], part.shape[0]), network_size)):
+        part = resized((part.shape[1] // 2, part.shape[0] // 2), cv2.INTER_AREA)
+    height, width = part.shape[:2]
+    if max(width, height) >= 2 * network_size:
+        # INTER_AREA is exact only for a side that shrinks; the other side comes after.
+        part = resized((min(width, network_size), min(height, network_size)), cv2.INTER_AREA)
+    return part if part.shape[:2] == target else resized(target, cv2.INTER_LINEAR)
 
 
 def decode_frame(data: bytes | memoryview, out: Image, where: str) -> None:
@@ -132,7 +138,13 @@ def decode_frame(data: bytes | memoryview, out: Image, where: str) -> None:
     cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=out)
 
 
-def paint(frames: Image, box: Box, look: Look, planes: Image) -> NDArray[np.float32] | None:
+def is_shown_as_stored(size: tuple[int, int], box: Box, look: Look, network_size: int) -> bool:
+    """Tell whether the network sees stored frames (W, H) as they are."""
+    is_whole = size == (network_size, network_size) == (box.width, box.height)
+    return is_whole and not changes_colour(look) and not look.blur_sigma
+
+
+def paint(frames: Image, box: Box, look: Look, video: Image) -> NDArray[np.float32] | None:
     """Make the network's frames: crop, resize, recolour, blur.
 
     Contrast turns about the clip's mean grey, the same for all frames, so that nothing flickers.
@@ -141,21 +153,32 @@ def paint(frames: Image, box: Box, look: Look, planes: Image) -> NDArray[np.floa
         frames: (T, H, W, 3) stored.
         box: From `crop_box`.
         look: What was drawn.
-        planes: (T, 3, S, S), written.
+        video: (T, S, S, 3), written; each last step writes to it directly.
 
     Returns:
         The colour matrix, None where colours stay.
     """
-    matrix = None
+    size, matrix, sigma = video.shape[1], None, look.blur_sigma
+    steps: list[Callable[[Image, Image], Image]] = []
+    cropped = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
+    if (box.width, box.height) != (size, size):
+        steps.append(lambda image, out: resize(image, size, out))
     if changes_colour(look):
-        some = frames[::6, box.top : box.top + box.height : 8, box.left : box.left + box.width : 8]
-        matrix = colour_matrix(look, float(some.reshape(-1, 3).mean(axis=0, dtype=np.float64) @ _LUMA))
-    for frame, out in zip(frames, planes, strict=True):
-        square = crop_and_resize(frame, box, planes.shape[-1])
-        square = square if matrix is None else recolour(square, matrix)
-        square = blur(square, look.blur_sigma) if look.blur_sigma else square
-        cv2.split(square, list(out))
+        grey = float(cropped[::6, ::8, ::8].reshape(-1, 3).mean(axis=0, dtype=np.float64) @ _LUMA)
+        colours = matrix = colour_matrix(look, grey)
+        steps.append(lambda image, out: recolour(image, colours, out))
+    if sigma:
+        steps.append(lambda image, out: blur(image, sigma, out))
+    between = np.empty((max(len(steps) - 1, 0), size, size, 3), np.uint8)
+    for image, shown in zip(cropped, video, strict=True):
+        for step, out in zip(steps or [_copy], [*between, shown], strict=True):
+            image = step(image, out)
     return matrix
+
+
+def _copy(image: Image, out: Image) -> Image:
+    out[...] = image
+    return out
 
 
 def colour_matrix(look: Look, grey: float) -> NDArray[np.float32]:
@@ -184,22 +207,30 @@ def changes_colour(look: Look) -> bool:
     return (look.brightness, look.contrast, look.saturation, look.hue) != (1.0, 1.0, 1.0, 0.0)
 
 
-def recolour(image: Image, matrix: NDArray[np.float32]) -> Image:
+def recolour(image: Image, matrix: NDArray[np.float32], out: Image | None = None) -> Image:
     """Apply a colour matrix to (H, W, 3); values are rounded and kept in 0-255."""
-    return _u8(cv2.transform(image, matrix))
+    return _u8(cv2.transform(image, matrix, out))
 
 
 def recolour_patches(patches: Image, matrix: NDArray[np.float32]) -> Image:
-    """Apply a colour matrix to (N, 3, P, P)."""
+    """Apply a colour matrix to (N, 3, P, P); the result has its colours innermost in memory."""
     last = np.ascontiguousarray(np.moveaxis(patches, 1, -1))
     flat = recolour(last.reshape(len(last), -1, 3), matrix)
-    return np.ascontiguousarray(np.moveaxis(flat.reshape(last.shape), -1, 1))
+    return np.moveaxis(flat.reshape(last.shape), -1, 1)
 
 
-def blur(image: Image, sigma: float) -> Image:
-    """Blur (H, W, 3) with a Gaussian cut at three sigma."""
-    side = 2 * math.ceil(3 * sigma) + 1
-    return _u8(cv2.GaussianBlur(image, (side, side), sigma))
+def blur(image: Image, sigma: float, out: Image | None = None) -> Image:
+    """Blur (H, W, 3) with a Gaussian cut at three sigma.
+
+    Two passes with a kernel of floats take half as long as `cv2.GaussianBlur`, which is exact to the bit.
+    """
+    kernel = _gaussian(sigma)
+    return _u8(cv2.sepFilter2D(image, -1, kernel, kernel, out))
+
+
+@lru_cache(1)
+def _gaussian(sigma: float) -> NDArray[np.float32]:
+    return np.asarray(cv2.getGaussianKernel(2 * math.ceil(3 * sigma) + 1, sigma, cv2.CV_32F))
 
 
 def _u8(image: object) -> Image:

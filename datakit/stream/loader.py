@@ -225,7 +225,7 @@ class Stream:
             arrays = lay_out(self._ring.lease(done.block), self._table, self._rows)
         else:
             # Older batches are still held: this one is copied so that the ring does not run dry.
-            arrays = {name: array.copy() for name, array in self._arrays(done.block).items()}
+            arrays = {name: array.copy("K") for name, array in self._arrays(done.block).items()}
             self._ring.give_back(done.block)
         batch = nest(arrays)
         batch["meta"] |= {name: [outcome.meta[name] for outcome in outcomes] for name in _META}
@@ -301,7 +301,8 @@ def stream(
         square, corner-origin pixels, world_from_cam (B, T, 4, 4), pose_is_known (B, T); meta: key, dataset, scale,
         licence, certificate, supervision (lists), step, slot, valid (B,), frame_indices (B, T).
 
-        Units, frames and rules are those of `schemas/query.yaml`. A batch stays valid as long as it is held.
+        Units, frames and rules are those of `schemas/query.yaml`. A batch stays valid as long as it is held. `video`
+        and `patch` have their colours innermost in memory.
 
     Raises:
         UsageError: An argument does not fit.

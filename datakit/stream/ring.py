@@ -6,6 +6,8 @@ back, and nothing that is still held is written over.
 
 from __future__ import annotations
 
+import os
+import secrets
 import weakref
 from collections import deque
 from contextlib import suppress
@@ -20,6 +22,11 @@ Block = NDArray[np.uint8]
 _held: list[SharedMemory] = []
 
 
+def _new_name() -> str:
+    """Name a segment after its process, so that whoever finds one left behind can tell whose it was."""
+    return f"psm_{os.getpid()}_{secrets.token_hex(4)}"
+
+
 class Ring:
     """Blocks of memory, shared with worker processes or not.
 
@@ -31,7 +38,7 @@ class Ring:
 
     def __init__(self, count: int, block_size: int, is_shared: bool) -> None:
         self.count, self.block_size = count, block_size
-        self._segment = SharedMemory(create=True, size=count * block_size) if is_shared else None
+        self._segment = SharedMemory(_new_name(), create=True, size=count * block_size) if is_shared else None
         self._heap = np.empty(0 if is_shared else count * block_size, np.uint8)
         self._free = deque(range(count))
         self.num_leased = 0

@@ -14,7 +14,7 @@ from datakit import queries
 from datakit.errors import DatakitError, UsageError
 
 from . import images
-from .batch import TARGETS, clear
+from .batch import TARGETS, clear, in_memory_order
 from .clip import ClipReader, LoadedClip, Scratch, load_clip
 from .order import Sample, generator
 from .params import ClipParams
@@ -72,7 +72,8 @@ def make_sample(
 
 def _fill(reader: ClipReader, sample: Sample, params: ClipParams, row: Row, scratch: Scratch) -> Outcome:
     count = len(sample.frames)
-    clip = load_clip(reader, sample, params, planes=row["video"][:count], scratch=scratch)
+    video = in_memory_order("video", row["video"])[:count]
+    clip = load_clip(reader, sample, params, video=video, scratch=scratch)
     view = clip.view
     found = queries.sample(view, generator(sample.query_key), params.num_queries, params.sampler)
     if clip.recolouring is not None:
@@ -135,5 +136,5 @@ def _content_hash(sample: Sample, row: Row) -> int:
     content = xxhash.xxh3_128(sample.digest())
     for name, array in row.items():
         if name.split("/")[0] in ("query", "target", "mask"):
-            content.update(np.ascontiguousarray(array).view(np.uint8).data)
+            content.update(in_memory_order(name, array).data)
     return content.intdigest()

@@ -78,6 +78,9 @@ class Pool:
         ring_name: str,
         block_size: int,
     ) -> None:
+        # Compiled here once if they never were on this machine; workers then find them in the cache.
+        import datakit.queries.kernels  # noqa: F401
+
         # Spawned, not forked: a fork copies the trainer's threads and locks in whatever state they are.
         context = mp.get_context("spawn")
         setup = _Setup(sources, params, rows, ring_name, block_size)

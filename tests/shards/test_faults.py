@@ -180,6 +180,25 @@ def test_foreign_tar_is_named(copy: Path) -> None:
     assert "shard-000099.tar" in problem.where
 
 
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "index.safetensors.bak"])
+def test_any_other_foreign_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).write_text("not of the set")
+    for quick in (False, True):
+        (problem,) = verify(copy, quick=quick)
+        assert problem.what == "File does not belong to the set"
+        assert name in problem.where
+
+
+def test_large_shards_are_read_in_pieces(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members that begin and end anywhere in a piece are checked all the same."""
+    from importlib import import_module
+
+    monkeypatch.setattr(import_module("datakit.shards.verify"), "_CHUNK", 1000)
+    assert verify(copy) == []
+    flip(copy / "shard-000000.tar", 5000)
+    assert len(verify(copy)) == 1
+
+
 def test_swapped_shards_are_found(copy: Path) -> None:
     a, b = copy / "shard-000000.tar", copy / "shard-000001.tar"
     a.rename(copy / "c")

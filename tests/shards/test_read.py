@@ -178,8 +178,10 @@ def remote(packed: Path) -> Any:
     fs = MemoryFileSystem()
     for path in packed.iterdir():
         fs.pipe_file(f"/bucket/set/{path.name}", path.read_bytes())
-    Flaky.plan, Flaky.num_reads = [], 0
-    yield open_set("flaky://bucket/set", retries=2)
+    Flaky.plan = []
+    opened = open_set("flaky://bucket/set", retries=2, first_wait=0.01)
+    Flaky.num_reads = 0
+    yield opened
     fs.rm("/bucket", recursive=True)
 
 

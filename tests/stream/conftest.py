@@ -48,8 +48,10 @@ def shared_memory_names() -> set[str]:
     return segments()
 
 
-def segments() -> set[str]:
+def segments(*pids: int) -> set[str]:
+    """Shared memory of streams that processes made; of this one by default. Other tests run beside this one."""
     root = Path("/dev/shm")
     if not root.is_dir():
         pytest.skip("this system does not list its shared memory")
-    return {name for name in os.listdir(root) if name.startswith("psm_")}
+    starts = tuple(f"psm_{pid}_" for pid in pids or (os.getpid(),))
+    return {name for name in os.listdir(root) if name.startswith(starts)}

@@ -69,21 +69,20 @@ def same_run(out: Path, reference: Path, world_size: int) -> None:
 def test_ranks_and_workers_do_not_change_the_stream(
     shard_root: Path, tmp_path: Path, reference: Path, world_size: int, workers: int
 ) -> None:
-    before = segments()
-    finish(start(shard_root, tmp_path, world_size, workers))
+    ranks = start(shard_root, tmp_path, world_size, workers)
+    finish(ranks)
     same_run(tmp_path, reference, world_size)
     alone = Ledger.load(reference / "ledger0.json").to_json()
     merged = merge(Ledger.load(tmp_path / f"ledger{rank}.json") for rank in range(world_size)).to_json()
     for part in ("shares", "content_hash", "repeats", "queries", "clip_counts", "samples"):
         assert merged[part] == alone[part], part
-    assert segments() <= before
+    assert not segments(*(rank.pid for rank in ranks))
 
 
 @pytest.mark.slow
 def test_killed_at_any_step_and_resumed_elsewhere_it_is_the_same_stream(
     shard_root: Path, tmp_path: Path, reference: Path
 ) -> None:
-    before = segments()
     kill_at = random.randrange(2, STEPS - 2)
     ranks = start(shard_root, tmp_path / "killed", 2, 2)
     state = tmp_path / "killed" / "state0.json"
@@ -99,13 +98,15 @@ def test_killed_at_any_step_and_resumed_elsewhere_it_is_the_same_stream(
     whole = samples(reference)
     assert samples(tmp_path / "killed").items() <= whole.items()
 
-    finish(start(shard_root, tmp_path / "resumed", 4, 1, str(state)))
+    resumed = start(shard_root, tmp_path / "resumed", 4, 1, str(state))
+    finish(resumed)
     assert samples(tmp_path / "resumed") == {at: s for at, s in whole.items() if at[0] >= saved["step"]}
     ends = {json.loads((tmp_path / "resumed" / f"state{r}.json").read_text())["order_hash"] for r in range(4)}
     assert ends == {json.loads((reference / "state0.json").read_text())["order_hash"]}
-    while segments() - before and time.monotonic() < deadline:
+    pids = [rank.pid for rank in (*ranks, *resumed)]
+    while segments(*pids) and time.monotonic() < deadline:
         time.sleep(0.1)  # the killed ranks' trackers clean up after them
-    assert segments() <= before
+    assert not segments(*pids)
 
 
 def test_the_ledger_says_what_was_asked_for(reference: Path) -> None:
