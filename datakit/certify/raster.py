@@ -13,7 +13,7 @@ Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 #: Share of depth that makes a step within reach of a blur: more than noise and the slope of a floor.
-_BLUR_STEP = 0.1
+_BLUR_STEP = 0.3
 
 
 @dataclass(frozen=True)
