@@ -49,16 +49,17 @@ def estimate_biases(residuals: Float, jacobian: Float, groups: NDArray[np.int64]
         P biases.
     """
     good = np.isfinite(residuals) & np.isfinite(jacobian).all(axis=1)
-    r, j, group = residuals[good], jacobian[good], groups[good]
-    num_parameters = jacobian.shape[1]
+    # Parameters first: sums then run along memory, which is several times faster.
+    r, j, group = residuals[good], np.ascontiguousarray(jacobian[good].T), groups[good]
+    num_parameters = len(j)
     unknown = [Bias(0.0, np.inf, len(r))] * num_parameters
     if not len(r):
         return unknown
     # Near-degenerate interpolation makes a few huge slopes; they must not own the fit.
-    limit = np.quantile(np.abs(j), 0.995, axis=0)
+    limit = np.quantile(np.abs(j), 0.995, axis=1, keepdims=True)
     j = np.clip(j, -limit, limit)
     # What a residual says of a parameter grows with its slope, and so does its say in what noise is.
-    say = (j * j / np.maximum((j * j).mean(axis=0), 1e-300)).sum(axis=1)
+    say = (j * j / np.maximum((j * j).mean(axis=1, keepdims=True), 1e-300)).sum(axis=0)
     if not say.sum() > 0:
         return unknown
     # The noise level needs no more than a few thousand of them.
@@ -67,15 +68,15 @@ def estimate_biases(residuals: Float, jacobian: Float, groups: NDArray[np.int64]
     weights = np.ones_like(r)
     change = np.zeros(num_parameters)
     for _ in range(6):
-        change = -_solve(_information(j, weights), (weights * r) @ j)
-        left = r + j @ change
+        weighted = weights * j
+        change = -_solve(weighted @ j.T, weighted @ r)
+        left = r + change @ j
         sigma = max(1.4826 * weighted_median(np.abs(left[some]), some_say), 1e-9)
         weights = 1.0 / (1.0 + (left / (3.0 * sigma)) ** 2) ** 2  # Geman-McClure: gross errors stop counting
     names, index = np.unique(group, return_inverse=True)
-    parts = np.zeros((len(names), num_parameters, num_parameters))
-    np.add.at(parts, index, weights[:, None, None] * j[:, :, None] * j[:, None, :])
-    pulls = np.zeros((len(names), num_parameters))
-    np.add.at(pulls, index, (weights * r)[:, None] * j)
+    weighted = weights * j
+    pulls = _sum_by(index, weighted * r, len(names))
+    parts = _sum_by(index, weighted[:, None] * j[None], len(names))
     whole, pull = parts.sum(axis=0), pulls.sum(axis=0)
     unit = np.sqrt(np.diag(_solve(whole, np.eye(num_parameters))))
     # A pair's floor error is one number times the root mean square slope, averaged over pairs.
@@ -89,8 +90,11 @@ def estimate_biases(residuals: Float, jacobian: Float, groups: NDArray[np.int64]
     return [Bias(float(c), float(e), len(r)) for c, e in zip(change, error, strict=True)]
 
 
-def _information(jacobian: Float, weights: Float) -> Float:
-    return (weights[:, None] * jacobian).T @ jacobian
+def _sum_by(group: NDArray[np.int64], values: Float, count: int) -> Float:
+    """Sum (..., N) values over the members of each of `count` groups, (count, ...)."""
+    rows = values.reshape(-1, values.shape[-1])
+    sums = np.stack([np.bincount(group, row, count) for row in rows], axis=1)
+    return sums.astype(np.float64).reshape(count, *values.shape[:-1])
 
 
 def _solve(information: Float, right: Float) -> Float:

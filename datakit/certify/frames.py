@@ -30,6 +30,7 @@ class FrameData:
         self.sample = int(view.motion_index[index])
         self._smoothing_px = smoothing_px
         self._rows: NDArray[np.int64] | None = None
+        self._poses: dict[float, Float] = {}
 
     @cached_property
     def z_depth(self) -> NDArray[np.float32]:
@@ -111,8 +112,10 @@ class FrameData:
         """
         if not self._has_time:
             return self.world_from_cam
-        poses, known = self.view.world_from_cam, self.view.pose_is_known
-        return interpolate_pose(poses, known, self.index, offset)
+        if offset not in self._poses:
+            poses, known = self.view.world_from_cam, self.view.pose_is_known
+            self._poses[offset] = interpolate_pose(poses, known, self.index, offset)
+        return self._poses[offset]
 
     def neighbour_index(self, step: int) -> int | None:
         """Return the index of the frame `step` later, or None past an end or without an order in time."""
@@ -124,36 +127,43 @@ def interpolate_pose(poses: Float, known: NDArray[np.bool_], index: int, offset:
     """Move along a list of rigid poses by a part of a step.
 
     Args:
-        poses: (T, 4, 4).
-        known: (T,) bool.
+        poses: (T, ..., 4, 4).
+        known: (T, ...) bool.
         index: Where to start; known.
         offset: In steps, between -1 and 1. Where the neighbour on that side is unknown or missing, the step is
             the other neighbour's, mirrored.
 
     Returns:
-        (4, 4); the pose at `index` where it has no known neighbour.
+        (..., 4, 4); the pose at `index` where it has no known neighbour.
     """
+    out = poses[index]
     if offset == 0:
-        return poses[index]
+        return out
     side = 1 if offset > 0 else -1
-    for step, amount in ((side, abs(offset)), (-side, -abs(offset))):
-        if 0 <= index + step < len(poses) and known[index + step]:
-            return advance(poses[index], poses[index + step], amount)
-    return poses[index]
+    # The neighbour that is asked for first comes last, and so wins.
+    for step, amount in ((-side, -abs(offset)), (side, abs(offset))):
+        if 0 <= index + step < len(poses) and known[index + step].any():
+            moved = advance(poses[index], poses[index + step], amount)
+            out = np.where(known[index + step][..., None, None], moved, out)
+    return out
 
 
 def advance(first: Float, second: Float, amount: float) -> Float:
-    """Go `amount` of the way from one rigid pose to another: translation linearly, rotation about its axis."""
-    relative = first[:3, :3].T @ second[:3, :3]
+    """Go `amount` of the way from rigid poses to others: translation linearly, rotation about its axis."""
+    relative = np.swapaxes(first[..., :3, :3], -1, -2) @ second[..., :3, :3]
     turn = g.rotation_from_axis_angle(amount * rotation_vector(relative))
-    return g.rigid_from(first[:3, :3] @ turn, first[:3, 3] + amount * (second[:3, 3] - first[:3, 3]))
+    return g.rigid_from(
+        first[..., :3, :3] @ turn, first[..., :3, 3] + amount * (second[..., :3, 3] - first[..., :3, 3])
+    )
 
 
 def rotation_vector(rotation: Float) -> Float:
-    """Return axis times angle (rad) of a (3, 3) rotation."""
-    w, x, y, z = g.quaternion_wxyz_from_rotation(rotation)
-    sine = float(np.sqrt(x * x + y * y + z * z))
-    return np.array([x, y, z]) * (2 * np.arctan2(sine, w) / sine if sine > 1e-12 else 2.0)
+    """Return axis times angle (rad) of (..., 3, 3) rotations."""
+    quaternion = g.quaternion_wxyz_from_rotation(rotation)
+    sine = np.linalg.norm(quaternion[..., 1:], axis=-1)
+    angle = 2 * np.arctan2(sine, quaternion[..., 0])
+    is_turned = sine > 1e-12
+    return quaternion[..., 1:] * np.where(is_turned, angle / np.where(is_turned, sine, 1.0), 2.0)[..., None]
 
 
 class FrameStore:

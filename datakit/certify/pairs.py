@@ -95,6 +95,7 @@ class PairData:
 
     def __init__(self, source: FrameData, target: FrameData, motion: MotionRecord, baseline: int) -> None:
         self.source, self.target, self.motion, self.baseline = source, target, motion, baseline
+        self._moves: dict[float, Float] = {}
 
     def depth_k(self, frame: FrameData, tweak: Tweak) -> Float:
         """Return K of a frame's depth grid under a tweak."""
@@ -139,20 +140,34 @@ class PairData:
     def carry(self, points: Points, points_world: Float, tweak: Tweak) -> Float:
         """Move world points of the source's time to the target's time."""
         out = points_world.copy()
-        for row in np.unique(points.rows[points.is_rigid]):
-            mine = points.is_rigid & (points.rows == row)
-            start = self.instance_pose(self.source.sample, int(row), tweak)
-            end = self.instance_pose(self.target.sample, int(row), tweak)
-            out[mine] = g.transform_points(end @ g.invert_rigid(start), points_world[mine])
+        if points.is_rigid.any():
+            moves = self._instance_moves(tweak)[points.rows[points.is_rigid]]
+            moved = np.einsum("nij,nj->ni", moves[:, :3, :3], points_world[points.is_rigid])
+            out[points.is_rigid] = moved + moves[:, :3, 3]
         return out
 
-    def instance_pose(self, sample: int, row: int, tweak: Tweak) -> Float:
-        """Return world_from_instance of a row at a sample of the motion clock under a tweak."""
+    def _instance_moves(self, tweak: Tweak) -> Float:
+        """Return what carries the points of each instance from the source's time to the target's, (I, 4, 4)."""
         if tweak.move_instances is not None:
-            return tweak.move_instances(self.motion.world_from_instance[sample])[row]
-        poses = self.motion.world_from_instance[:, row]
-        known: Mask = np.all(np.isfinite(poses), axis=(1, 2))
-        return interpolate_pose(poses, known, sample, tweak.motion_frames)
+            poses = self.motion.world_from_instance
+            start, end = (tweak.move_instances(poses[f.sample]) for f in (self.source, self.target))
+            return end @ g.invert_rigid(start)
+        # Most tweaks leave the instances alone, and a pair is carried some eighty times.
+        if tweak.motion_frames not in self._moves:
+            start, end = (
+                self._instance_poses(f.sample, tweak.motion_frames) for f in (self.source, self.target)
+            )
+            self._moves[tweak.motion_frames] = end @ g.invert_rigid(start)
+        return self._moves[tweak.motion_frames]
+
+    def _instance_poses(self, sample: int, offset: float) -> Float:
+        """Return world_from_instance of all rows `offset` samples after one of the motion clock, (I, 4, 4)."""
+        poses = self.motion.world_from_instance
+        if offset == 0:
+            return poses[sample]
+        near = slice(max(sample - 1, 0), sample + 2)
+        known = np.asarray(np.isfinite(poses[near]).all(axis=(2, 3)))
+        return interpolate_pose(poses[near], known, sample - near.start, offset)
 
     def world_points(self, points: Points, tweak: Tweak) -> Float:
         """Lift source pixels to the world, (N, 3)."""
