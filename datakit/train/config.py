@@ -278,28 +278,55 @@ class TrainConfig(_Section):
         return out | {"execution": {"precision": self.execution.precision}}
 
 
-def load_config(source: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
+def load_config(source: str | Path, overrides: Iterable[str] = (), section: str | None = None) -> TrainConfig:
     """Read a configuration file.
 
     Args:
         source: A YAML file, or the name of one that comes with the package. Paths inside are relative to the
-            working folder.
+            working folder. A key `base` names another configuration, whose fields hold where this one has none.
         overrides: `section.field=value`, the value as in YAML.
+        section: Key of the file under which the configuration is; None: it is the file.
 
     Raises:
         LayoutError: There is no such file.
         UsageError: It is no YAML, has an unknown key (the nearest one is named) or a value that does not fit.
     """
+    raw = _read(source, section)
+    for text in overrides:
+        _override(raw, text)
+    return parse_config(raw, str(_find(source)))
+
+
+def _read(source: str | Path, section: str | None = None, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a file, merged into the one that its `base` names."""
     path = _find(source)
+    if path in above:
+        raise UsageError("A configuration is its own base", where=" -> ".join(map(str, (*above, path))))
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError("The configuration is no YAML", where=path, found=error) from error
+    if isinstance(raw, dict) and section is not None:
+        if section not in raw:
+            raise UsageError("No such key", where=path, expected=section, found=", ".join(map(str, raw)))
+        raw = raw[section]
     if not isinstance(raw, dict):
         raise UsageError("The configuration is no mapping", where=path, found=type(raw).__name__)
-    for text in overrides:
-        _override(raw, text)
-    return parse_config(raw, str(path))
+    base = raw.pop("base", None)
+    return raw if base is None else _merged(_read(str(base), None, (*above, path)), raw)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay mappings over each other, field by field; a model given by its name is a mapping too."""
+    out = dict(base)
+    for name, value in changes.items():
+        below = out.get(name)
+        if name == "model" and isinstance(below, str) and isinstance(value, Mapping):
+            below = {"name": below}
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = _merged(below, value)
+        out[name] = value
+    return out
 
 
 def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> TrainConfig:

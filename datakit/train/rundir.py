@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -22,12 +22,17 @@ from .checkpoint import write_atomically
 from .config import TrainConfig
 
 RUN_VERSION = 1
+#: What happens to a run that is in the folder already: it goes on if it is the same, else that is an error; it goes
+#: on if it is the same and not finished, else it is deleted; it is deleted.
+Existing = Literal["resume", "overwrite", "fresh"]
 #: Packages whose versions are kept.
 _PACKAGES = ("datakit", "torch", "numpy", "opencv-python-headless", "simplejpeg", "safetensors")
 _LOGS = ("steps.jsonl", "validation.jsonl")
 #: What a run leaves in its folder; `fresh` deletes these and nothing else.
 _OURS = ("run.json", "config.yaml", *_LOGS, "loss.csv", "metrics.json")
 _OUR_FOLDERS = ("checkpoints", "tensorboard")
+#: Written when a run is finished, and only then.
+_FINISHED = "loss.csv"
 
 
 class RunFolder:
@@ -41,22 +46,24 @@ class RunFolder:
         self.root = root
         self.checkpoints = root / "checkpoints"
 
-    def begin(self, config: TrainConfig, order: Mapping[str, Any], *, fresh: bool) -> None:
+    def begin(self, config: TrainConfig, order: Mapping[str, Any], existing: Existing) -> None:
         """Claim the folder for a run, or find that it is this run's already.
 
         Args:
             config: The configuration.
             order: Identity of the stream's order, which names the manifests.
-            fresh: Delete what an earlier run left here.
+            existing: What to do with a run that is here.
 
         Raises:
             UsageError: Another run, or something else, is here; the message says how it differs.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            self._clear()
         path = self.root / "run.json"
         about = {"version": RUN_VERSION, "config": config.identity(), "manifests": order["manifests"]}
+        if existing == "fresh" or (
+            existing == "overwrite" and path.exists() and not self._is_unfinished(about)
+        ):
+            self._clear()
         if path.exists():
             self._compare(_read_json(path), about)
         elif any((self.root / name).exists() for name in _OUR_FOLDERS + _LOGS):
@@ -127,10 +134,16 @@ class RunFolder:
         for name in (*_OURS[1:], _OURS[0]):
             (self.root / name).unlink(missing_ok=True)
 
+    def _is_unfinished(self, about: Mapping[str, Any]) -> bool:
+        """Whether the run that is here is this one, and was stopped before its end."""
+        return not (self.root / _FINISHED).exists() and not _differences(
+            _read_json(self.root / "run.json"), about
+        )
+
     def _compare(self, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-        flat_a, flat_b = ({k: v for k, v in _flat(side) if k != "starts"} for side in (theirs, ours))
-        differing = [name for name in sorted({*flat_a, *flat_b}) if flat_a.get(name) != flat_b.get(name)]
+        differing = _differences(theirs, ours)
         if differing:
+            flat_a, flat_b = dict(_flat(theirs)), dict(_flat(ours))
             raise UsageError(
                 "Another run is in this folder",
                 where=f"{self.root}: {', '.join(differing)}",
@@ -139,6 +152,12 @@ class RunFolder:
                 mend="choose another folder, go on with the same configuration and shards, or delete the run "
                 "with --fresh",
             )
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Name the fields in which two descriptions of runs differ."""
+    flat_a, flat_b = ({k: v for k, v in _flat(side) if k != "starts"} for side in (theirs, ours))
+    return [name for name in sorted({*flat_a, *flat_b}) if flat_a.get(name) != flat_b.get(name)]
 
 
 def _circumstances(config: TrainConfig) -> dict[str, Any]:

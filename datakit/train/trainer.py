@@ -25,7 +25,7 @@ from .feed import Fed, Feed, micro_batches
 from .optim import Average, learning_rate, make_optimizer
 from .parallel import Ranks, ranks_of, spread, synchronising
 from .report import Reporter
-from .rundir import RunFolder
+from .rundir import Existing, RunFolder
 from .speed import Meter, matmul_rate
 from .validate import validate
 
@@ -40,7 +40,8 @@ class Trainer:
     Args:
         config: The configuration.
         out: Folder of the run. If it holds a checkpoint of this very run, the run goes on from there.
-        fresh: Delete an earlier run in `out` first.
+        existing: What to do with a run in `out`: `resume` it if it is the same, else raise; `overwrite` it unless it
+            is the same and unfinished; or begin `fresh` in any case.
         say: Takes progress lines; None for silence.
 
     Attributes:
@@ -55,11 +56,11 @@ class Trainer:
         config: TrainConfig,
         out: str | Path,
         *,
-        fresh: bool = False,
+        existing: Existing = "resume",
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.is_done = config, False
-        self._folder, self._fresh, self._say = RunFolder(Path(out)), fresh, say
+        self._folder, self._existing, self._say = RunFolder(Path(out)), existing, say
         self._wants_stop = False
 
     def run(self) -> bool:
@@ -117,7 +118,7 @@ class Trainer:
             try:
                 self._folder.root.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked_folder(self._folder.root))
-                self._folder.begin(self.config, order, fresh=self._fresh)
+                self._folder.begin(self.config, order, self._existing)
             except Exception as caught:
                 error = caught
         error = ranks.from_first(error)

@@ -78,6 +78,20 @@ def test_overrides_are_yaml():
     assert load_config("tiny", ["model.decoder_depth=5"]).model.decoder_depth == 5
 
 
+def test_a_configuration_on_top_of_another_one(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_text("other: 1\ntrain: {base: tiny, model: {decoder_depth: 5}, optim: {steps: 77}}\n")
+    config, tiny = load_config(path, section="train"), load_config("tiny")
+    assert (config.optim.steps, config.model.decoder_depth) == (77, 5)
+    assert config.optim.lr == tiny.optim.lr and config.model.encoder_width == tiny.model.encoder_width
+    assert config.data == tiny.data
+    with pytest.raises(UsageError, match="absent"):
+        load_config(path, section="absent")
+    path.write_text(f"base: {path}\n")
+    with pytest.raises(UsageError, match="its own base"):
+        load_config(path)
+
+
 def test_a_missing_or_broken_file(tmp_path: Path):
     with pytest.raises(LayoutError, match="base, paper, small, tiny"):
         load_config("nothing")

@@ -211,15 +211,31 @@ def test_another_configuration_is_refused_with_the_difference(config_of, shards,
         next(Trainer(config_of(data__shards=[str(shards["other"])]), out).steps())
     # What does not change the result may differ; `fresh` deletes the other run.
     abandon(config_of(checkpoint__every=5, log__every=1), out, 1)
-    steps = Trainer(config_of(optim__lr=1e-3), out, fresh=True).steps()
+    steps = Trainer(config_of(optim__lr=1e-3), out, existing="fresh").steps()
     assert next(steps)["step"] == 1
     steps.close()
+
+
+def test_overwrite_goes_on_with_this_run_and_replaces_any_other(config_of, tmp_path):
+    def first_step(**changes) -> int:
+        steps = Trainer(config_of(**changes), tmp_path, existing="overwrite").steps()
+        step = next(steps)["step"]
+        steps.close()
+        return step
+
+    abandon(config_of(checkpoint__every=1), tmp_path, 3)
+    assert first_step() == 4, "this run, stopped after its third checkpoint"
+    assert first_step(optim__lr=1e-3) == 1, "another run"
+    assert Trainer(config_of(optim__lr=1e-3), tmp_path, existing="overwrite").run()
+    assert (tmp_path / "loss.csv").exists()
+    assert first_step(optim__lr=1e-3) == 1, "finished, so something else must have changed"
+    assert not (tmp_path / "loss.csv").exists()
 
 
 def test_fresh_deletes_nothing_but_a_run(config_of, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UsageError, match="something else"):
-        next(Trainer(config_of(), tmp_path, fresh=True).steps())
+        next(Trainer(config_of(), tmp_path, existing="fresh").steps())
     assert (tmp_path / "thesis.tex").exists()
 
 
