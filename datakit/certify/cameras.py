@@ -14,6 +14,11 @@ from .raster import Float
 from .sampling import usable_frames
 from .thresholds import Limit
 
+#: An image of which three eighths of the rows are cut away on one side is off centre by so much along that axis, ...
+_CUT = 0.3
+#: ... and by no more than this, as whole images are, along the other.
+_CENTRED = 0.08
+
 
 def check_poses(context: Context) -> CheckResult:
     """Check that known poses are rigid and that none jumps out of the trajectory."""
@@ -102,7 +107,7 @@ def check_intrinsics(context: Context) -> CheckResult:
     for view in views:
         size = np.array(view.size, dtype=np.float64)
         k = view.intrinsics
-        centre.append(np.abs(k[:, :2, 2] / size - 0.5).max())
+        centre.append(off_centre(k, view.size))
         aspect.append(np.abs(np.log(k[:, 0, 0] / k[:, 1, 1])).max())
         field_of_view.append(np.abs(np.log(k[:, 0, 0] / size.max())).max())
     measures = [
@@ -116,6 +121,22 @@ def check_intrinsics(context: Context) -> CheckResult:
     if offsets:
         measures.append(_largest(context, "grid_offset", offsets, (HALF_PIXEL_DEPTH,)))
     return make_check("intrinsics", measures)
+
+
+def off_centre(intrinsics: Float, size: tuple[int, int]) -> float:
+    """Tell how far principal points are from where a whole image has them, as a share of the image.
+
+    A K of another resolution is off along both axes by the same share. An image that was cut from a larger one along
+    one axis is off along that one alone: Waymo's side cameras keep 886 of 1280 rows and are off by 0.2. So where one
+    axis is centred, only what is beyond `_CUT` counts of the other.
+
+    Args:
+        intrinsics: (T, 3, 3) px, corner origin.
+        size: (W, H).
+    """
+    off = np.abs(intrinsics[:, :2, 2] / np.array(size, dtype=np.float64) - 0.5)
+    less, more = off.min(axis=1), off.max(axis=1)
+    return float(np.where(less <= _CENTRED, np.maximum(less, more - _CUT), more).max())
 
 
 def _largest(context: Context, name: str, values: list[float], sees: tuple[str, ...]) -> Measure:

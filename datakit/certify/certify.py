@@ -13,6 +13,7 @@ from datakit.scene import Scene, open_scene
 
 from .cameras import check_intrinsics, check_poses
 from .certificate import CERTIFY_VERSION, Certificate, CheckResult, worst_verdict
+from .codes import DepthCodes
 from .draw import draw_pair
 from .edges import EdgeAlignment
 from .flow import FlowAgreement
@@ -30,6 +31,7 @@ from .tracks import TrackDepth
 #: Checks that gather numbers from frames (`see_frame`) or frame pairs (`see_pair`) and judge them in `finish`.
 GATHERING: tuple[type[Any], ...] = (
     DepthValid,
+    DepthCodes,
     DepthReprojection,
     TrackDepth,
     RigidResidual,

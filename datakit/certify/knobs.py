@@ -34,6 +34,7 @@ BAD_POSE = "single bad pose"
 CAMERA_NORMALS = "normals in the camera's frame"
 NEGATED_FLOW = "flow of the wrong sign"
 FLOW_TIME = "time shift of flow"
+BYTE_ORDER = "bytes of depth in the other order"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datakit.covisibility import CovisibilityParams, measure_covisibility
+from datakit.errors import QualityError
 from datakit.scene import Scene, View
 
 from .raster import Float
+
+#: Photos of a set that wide pairs start from, and how many of their neighbours are looked at, down to which place.
+_SOURCES, _PARTNERS, _LAST_PARTNER = 10, 7, 40
+#: Share of what both photos of a wide pair show that the other one shows too: less than `agreeing` warns below would
+#: be a false alarm about occlusion, more leaves no parallax.
+_LEAST_OVERLAP = 0.75
+#: Pixels of each photo that overlaps are measured on, for choosing pairs only.
+_OVERLAP_POINTS = 96
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,10 @@ def choose_pairs(scene: Scene, num_temporal: int, num_cross: int, seed: int) -> 
             if scene.time_kind == "sequence":
                 pairs += _temporal_pairs(name, usable_frames(view), share, rng)
             else:
-                pairs += _near_pairs(name, view, usable_frames(view), share)
+                # Near pairs come from the poses alone: were all pairs chosen by agreeing geometry, wrong geometry
+                # would choose the pairs that hide it.
+                pairs += _near_pairs(name, view, usable_frames(view), max(1, share // 3))
+                pairs += _wide_pairs(scene, name, share - share // 3, seed)
     pairs += _cross_pairs(scene, names, num_cross, rng)
     return sorted(set(pairs), key=lambda p: (p.view, p.view_target, p.source, p.target))
 
@@ -79,19 +92,59 @@ def _temporal_pairs(
 
 def _near_pairs(name: str, view: View, frames: NDArray[np.int64], count: int) -> list[FramePair]:
     """Pair photos of a set with the ones that look the same way from nearby, those with parallax first."""
-    poses = view.world_from_cam[frames]
-    centre, axis = poses[:, :3, 3], poses[:, :3, 2]
     candidates = []
     for i in range(len(frames)):
-        cosine = np.clip(axis @ axis[i], -1, 1)
-        distance = np.linalg.norm(centre - centre[i], axis=1)
-        near = np.flatnonzero((np.arange(len(frames)) != i) & (cosine > np.cos(np.radians(45))))
-        near = near[np.argsort(distance[near], kind="stable")][:2]
-        candidates += [(rank, i, int(j)) for rank, j in enumerate(near)]
+        candidates += [(rank, i, j) for rank, j in enumerate(_neighbours(view, frames, i)[:2].tolist())]
     candidates.sort()
     stride = max(1, len(candidates) // max(count, 1))
     chosen = candidates[::stride][:count]
     return [FramePair(name, int(frames[i]), name, int(frames[j]), 0) for _, i, j in chosen]
+
+
+def _neighbours(view: View, frames: NDArray[np.int64], i: int) -> NDArray[np.int64]:
+    """Return the places in `frames` of those that look about the same way as frame i, the nearest first."""
+    poses = view.world_from_cam[frames]
+    cosine = np.clip(poses[:, :3, 2] @ poses[i, :3, 2], -1, 1)
+    distance = np.linalg.norm(poses[:, :3, 3] - poses[i, :3, 3], axis=1)
+    near = np.flatnonzero((np.arange(len(frames)) != i) & (cosine > np.cos(np.radians(45))))
+    return near[np.argsort(distance[near], kind="stable")]
+
+
+def _wide_pairs(scene: Scene, name: str, count: int, seed: int) -> list[FramePair]:
+    """Pair photos of a set with the farthest ones that still show the same surfaces, by depth and poses.
+
+    Neighbours are mostly too close for a wrong scale, K or ray length to show.
+    """
+    view, frames = scene.views[name], usable_frames(scene.views[name])
+    sources = np.unique(np.linspace(0, len(frames) - 1, min(_SOURCES, len(frames))).round().astype(int))
+    partners = {int(i): _neighbours(view, frames, int(i)) for i in sources}
+    partners = {i: near[_ranks(len(near))] for i, near in partners.items()}
+    places = sorted({*partners, *(int(j) for near in partners.values() for j in near)})
+    try:
+        found = measure_covisibility(
+            scene,
+            CovisibilityParams("depth", points=_OVERLAP_POINTS, seed=seed),
+            [(name, int(frames[i])) for i in places],
+        )
+    except QualityError:  # nothing static, or no depth
+        return []
+    both = np.nan_to_num(np.minimum(found.overlap, found.overlap.T), nan=0.0)
+    row = {int(t): k for k, t in enumerate(found.frame)}
+    pairs = []
+    for i, near in partners.items():
+        # Ordered by distance: the last that overlaps enough has the most parallax.
+        good = [j for j in near.tolist() if both[row[int(frames[i])], row[int(frames[j])]] >= _LEAST_OVERLAP]
+        if good:
+            pairs.append(FramePair(name, int(frames[i]), name, int(frames[good[-1]]), 0))
+    return pairs[:: max(1, len(pairs) // max(count, 1))][:count]
+
+
+def _ranks(count: int) -> NDArray[np.int64]:
+    """Spread places of a list of `count` neighbours, closer together among the nearest; the last is among them."""
+    last = min(count, _LAST_PARTNER)
+    return (
+        np.unique(np.geomspace(1, last, _PARTNERS).round().astype(np.int64)) - 1 if last else np.empty(0, int)
+    )
 
 
 def _cross_pairs(scene: Scene, names: list[str], count: int, rng: np.random.Generator) -> list[FramePair]:
