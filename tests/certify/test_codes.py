@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from datakit.certify import certify_scene
-from datakit.certify.codes import ENCODINGS, roughness
+from datakit.certify.codes import ENCODINGS, _integers, roughness
 
 from .faults import Clip, bare, make_clip
 
@@ -98,3 +98,10 @@ def test_what_is_compared_is_bounded_and_counted() -> None:
     assert costs[0] / costs[-1] == pytest.approx(np.log(2), rel=1e-4)
     assert roughness(np.full((4, 4), np.nan, np.float32)) is None
     assert roughness(np.array([[1.0], [2.0]], np.float32)) is None
+
+
+def test_codes_beyond_16_bits_are_no_codes() -> None:
+    near, far = (np.array([[z, z + 1]], np.float32) for z in (600.0, 700.0))
+    known = np.ones((1, 2), bool)
+    codes = _integers(near, known)
+    assert codes is not None and codes.tolist() == [[60000, 60100]] and _integers(far, known) is None

@@ -49,6 +49,20 @@ def test_wide_pairs_show_the_same_things_from_farther_away(photos: Clip, tmp_pat
     assert 10 <= len(pairs) <= 14
 
 
+def test_wide_pairs_must_show_mostly_the_same(
+    photos: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a stricter overlap the pairs are closer, and of one that nothing has there are none."""
+    found = {}
+    with open_scene(photos.write(tmp_path / "s.h5")) as scene:
+        overlap = measure_covisibility(scene).overlap
+        for least in (0.75, 0.93, 1.01):
+            monkeypatch.setattr(sampling, "_LEAST_OVERLAP", least)
+            found[least] = sampling._wide_pairs(scene, "camera", 9, seed=0)
+    assert found[1.01] == [] and found[0.93] != found[0.75]
+    assert min(min(overlap[p.source, p.target], overlap[p.target, p.source]) for p in found[0.93]) > 0.85
+
+
 def test_close_photos_are_testable(photos: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = photos.write(tmp_path / "s.h5")
     certificate = certify_scene(path)
