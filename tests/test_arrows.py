@@ -126,7 +126,16 @@ def test_no_torch_below_stream(path: Path):
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_optional_packages_are_imported_where_they_are_used(path: Path):
     heavy = {name.split(".")[0] for name in imports(path, top_level_only=True)}
-    assert not heavy & {"ray", "pycolmap", "dvc", "matplotlib", "torch", "evo", "imagehash", "rerun"} or room_of(path) in (
+    assert not heavy & {
+        "ray",
+        "pycolmap",
+        "dvc",
+        "matplotlib",
+        "torch",
+        "evo",
+        "imagehash",
+        "rerun",
+    } or room_of(path) in (
         "d4rt",
         "infer",
         "stream",

@@ -31,7 +31,7 @@ from datakit.stream import AugmentParams, ClipParams
 BUNDLED = Path(__file__).parent / "configs"
 #: Sections that change how a run is carried out but not what it computes; they may differ when it is resumed.
 #: Of `data` these fields belong to them; where shards lie may change too, but not the hash of their manifests.
-EXECUTION = ("execution", "checkpoint", "log", "validation")
+EXECUTION = ("execution", "checkpoint", "log", "validation", "leaks")
 EXECUTION_DATA = ("workers", "read_ahead", "failure_budget", "shards")
 
 _AUGMENT = TypeAdapter(AugmentParams)
@@ -181,6 +181,20 @@ class ValidationConfig(_Section):
     seed: NonNegativeInt = 0
 
 
+class LeaksConfig(_Section):
+    """What the model will be measured on, and must not be trained on. See `datakit leaks`.
+
+    Attributes:
+        against: Lists, benchmarks' data, scenes or shard sets that `data.shards` must not touch; none: not checked.
+        pictures: Compare frames by perceptual hash too, not only names of scenes; reads both sides (extra `evaluate`).
+        allow: Train all the same, and say so.
+    """
+
+    against: list[str] = Field(default_factory=list)
+    pictures: bool = False
+    allow: bool = False
+
+
 class LogConfig(_Section):
     """What is written while it runs.
 
@@ -207,6 +221,7 @@ class TrainConfig(_Section):
         checkpoint: What is kept.
         validation: Held-out clips.
         log: What is written.
+        leaks: What must not be trained on.
     """
 
     model: ModelConfig
@@ -218,6 +233,7 @@ class TrainConfig(_Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
     log: LogConfig = LogConfig()
+    leaks: LeaksConfig = LeaksConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:

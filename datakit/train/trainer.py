@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datakit.convert.lock import locked_folder
 from datakit.d4rt import D4RT, composite_loss, count_targets, forward_flops, load_videomae
+from datakit.evaluate.leaks import require_no_leaks
 from datakit.stream import Ledger, Stream, merge, stream
 
 from . import checkpoint
@@ -72,6 +73,7 @@ class Trainer:
         Raises:
             UsageError: The folder belongs to another run.
             NonFiniteError: A loss or gradient is NaN or infinite.
+            QualityError: The shards touch a scene of `leaks.against`.
             ShardError: A sample cannot be read.
         """
         with self._stopping_on_signals():
@@ -90,6 +92,7 @@ class Trainer:
             ranks = stack.enter_context(ranks_of(config.execution))
             config.check_ranks(ranks.world_size)
             stack.enter_context(_torch_settings(config))
+            self._refuse_leaks(ranks)
             clips = stack.enter_context(_open_stream(config, ranks))
             self._claim(stack, ranks, clips.state_dict()["order"])
             run = _Run(config, ranks, clips, self._folder, self._say)
@@ -110,6 +113,24 @@ class Trainer:
             line = run.step(self._wants_stop, looks_ahead=not is_last and not run.is_due(done))
             run.after(line, is_last)
             yield line
+
+    def _refuse_leaks(self, ranks: Ranks) -> None:
+        """Compare the mixture with what is measured on, on the first rank; its errors are every rank's."""
+        asked, error = self.config.leaks, None
+        if ranks.is_first and asked.against:
+            try:
+                scenes = require_no_leaks(
+                    self.config.data.shards, asked.against, pictures=asked.pictures, allow=asked.allow
+                )
+                if scenes and self._say is not None:
+                    self._say(
+                        f"leaks.allow: trains on {len(scenes)} scene(s) of the evaluation: {', '.join(scenes)}"
+                    )
+            except Exception as caught:
+                error = caught
+        error = ranks.from_first(error)
+        if error is not None:
+            raise error
 
     def _claim(self, stack: ExitStack, ranks: Ranks, order: Mapping[str, Any]) -> None:
         """Take the folder, on the first rank; its errors are every rank's."""
