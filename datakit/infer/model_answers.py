@@ -1,4 +1,4 @@
-"""Answers of a D4RT model: a clip is encoded once, its keys and values kept, queries decoded in chunks of one size."""
+"""Answers of a D4RT model: a clip is encoded once, its keys and values kept, queries decoded in chunks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from .answers import Answer, ClipFrames, ClipInfo, checked_query
 
 Precision = Literal["fp32", "bf16"]
 Outputs = dict[str, Tensor]
+#: What is left after whole chunks is decoded by compiled code in chunks that are so many times smaller.
+_SMALL = 8
 
 
 class ModelAnswers:
@@ -31,8 +33,7 @@ class ModelAnswers:
         model: A model, or one with its provenance; it is moved to the device and put in evaluation mode.
         device: `auto` takes a GPU if there is one.
         precision: Of the matrix products; the head that gives points is float32 in both.
-        chunk: Queries that are decoded at a time. Every chunk has this size: the last one is filled up, and what
-            fills it is dropped, so that nothing is compiled twice.
+        chunk: Queries that are decoded at a time.
         compile: Compile the decoding of a chunk; the first call then takes a while.
         keep_keys_values: Project the memory to keys and values once a clip, not once a chunk. False is for
             measuring what that is worth.
@@ -59,7 +60,7 @@ class ModelAnswers:
         self.device, self.precision, self.chunk = _device(device), precision, chunk
         self.is_compiled, self.keep_keys_values = compile, keep_keys_values
         self.model = (model.model if isinstance(model, LoadedModel) else model).to(self.device).eval()
-        # Compiled code wants one size: all chunks are of it. A clip of another length compiles once more.
+        # A clip of another length compiles once more.
         self._decode = torch.compile(self._decode_chunk, dynamic=False) if compile else self._decode_chunk
 
     @classmethod
@@ -130,21 +131,34 @@ class ModelAnswers:
         count = len(uv)
         # Neighbours in memory are read together: patches of a chunk come from few frames.
         order = np.argsort(times[0], kind="stable")
-        rows = np.concatenate([order, np.zeros(-count % self.chunk, np.int64)]) if count else order
-        # Chunks are rows of one array, not slices of it: compiled code is tied to strides too, and those of a slice
-        # follow from the number of chunks.
-        places = torch.from_numpy(uv[rows].astype(np.float32)).to(self.device).view(-1, self.chunk, 2)
-        t_src, t_tgt, t_cam = (torch.from_numpy(t[rows]).to(self.device).view(-1, self.chunk) for t in times)
-        parts = []
+        sizes = self._sizes(count)
+        rows = np.concatenate([order, np.zeros(sum(sizes) - count, np.int64)])
+        places = torch.from_numpy(uv[rows].astype(np.float32)).to(self.device)
+        moments = [torch.from_numpy(t[rows]).to(self.device) for t in times]
+        parts, at = [], 0
         with torch.inference_mode(), self.arithmetic():
-            for at in range(len(places)):
-                query = (places[at][None], t_src[at][None], t_tgt[at][None], t_cam[at][None])
+            for size in sizes:
+                # Cut flat and then made a batch of one, so that strides, too, follow from the size alone.
+                query = [each[at : at + size][None] for each in (places, *moments)]
                 patch = gather_patches(frames, query[0], query[1], self.model.query_patch)
                 parts.append(self._packed(self._decode(memory, *query, patch)))
+                at += size
             numbers = torch.cat(parts)[:count].cpu().numpy() if parts else np.zeros((0, 13), np.float32)
         found = np.empty_like(numbers)
         found[order] = numbers
         return Answer(found[:, :3], found[:, 3:5], found[:, 5], found[:, 6:9], found[:, 9:12], found[:, 12])
+
+    def _sizes(self, count: int) -> list[int]:
+        """Return the sizes of the chunks for so many queries.
+
+        Compiled code is tied to sizes, so there are two of them and the last chunk is filled up; else none is.
+        """
+        whole, rest = divmod(count, self.chunk)
+        sizes = [self.chunk] * whole
+        if not self.is_compiled:
+            return sizes + [rest] * (rest > 0)
+        small = max(self.chunk // _SMALL, 1)
+        return sizes + [small] * -(-rest // small)
 
     def _decode_chunk(
         self,

@@ -152,7 +152,17 @@ def test_the_shape_of_the_picture_is_told(model):
     assert np.abs(one.xyz - two.xyz).max() > 1e-5
 
 
-def test_compiled_code_sees_one_size(model, monkeypatch):
+@pytest.mark.parametrize(("compile", "sizes"), [(True, [32, 32, 32, 4, 4]), (False, [32, 32, 32, 5])])
+def test_what_is_left_over_is_not_filled_up_to_a_whole_chunk(model, monkeypatch, compile, sizes):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    answers, seen = ModelAnswers(model, chunk=32, compile=compile), []
+    decode = answers._decode
+    answers._decode = lambda memory, uv, *rest: seen.append(uv.shape[1]) or decode(memory, uv, *rest)
+    answers.open(make_clip()).ask(*(part[:101] for part in make_query()))
+    assert seen == sizes
+
+
+def test_compiled_code_sees_two_sizes(model, monkeypatch):
     shapes, options = set(), []
 
     def compiler(function, **given):
@@ -168,8 +178,9 @@ def test_compiled_code_sees_one_size(model, monkeypatch):
     opened = ModelAnswers(model, chunk=32, compile=True).open(make_clip())
     for count in (100, 7, 32):
         opened.ask(*(part[:count] for part in make_query()))
-    assert options == [{"dynamic": False}] and len(shapes) == 1, "strides too, or it is compiled anew"
-    assert [shape for shape, _ in shapes.pop()] == [(1, 32, 2), (1, 32), (1, 32), (1, 32), (1, 32, 3, 9, 9)]
+    assert options == [{"dynamic": False}] and len(shapes) == 2, "strides too, or it is compiled anew"
+    for size, one in zip((4, 32), sorted(shapes), strict=True):
+        assert [shape for shape, _ in one] == [(1, size, 2), *[(1, size)] * 3, (1, size, 3, 9, 9)]
 
 
 def test_a_window_of_a_model(model):
