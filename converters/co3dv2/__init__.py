@@ -11,7 +11,7 @@ from pathlib import Path
 from datakit.convert.api import Probe, SceneRef
 from datakit.errors import UsageError
 from datakit.scene.records import SceneStream
-from datakit.worlds import World
+from datakit.worlds import World, random_world
 
 from . import discover, scene
 from .card import CARD, VERSION
@@ -22,7 +22,17 @@ from .write import write_release
 
 NATIVE_FORMS = tuple(_FORMS)
 
-__all__ = ["CARD", "NATIVE_FORMS", "VERSION", "Params", "probe", "read", "scenes", "write_native"]
+__all__ = [
+    "CARD",
+    "NATIVE_FORMS",
+    "VERSION",
+    "Params",
+    "make_world",
+    "probe",
+    "read",
+    "scenes",
+    "write_native",
+]
 
 
 def probe(root: Path) -> Probe:
@@ -50,6 +60,12 @@ def read(root: Path, ref: SceneRef, params: Params) -> SceneStream:
     if "spans" not in ref.location:
         raise UsageError("Not a reference to a CO3Dv2 sequence.", where=ref.id, found=ref.location)
     return scene.read(Path(root), ref, params)
+
+
+def make_world(seed: int, *, num_frames: int, size: tuple[int, int], motion: str) -> World:
+    """Make a world that CO3Dv2 can hold: nothing moves but the camera; "rigid" becomes "static"."""
+    motion = "static" if motion == "rigid" else motion
+    return random_world(seed, num_frames=num_frames, size=size, motion=motion)
 
 
 def write_native(worlds: Iterator[World], out: Path, form: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +46,14 @@ def decode_half(data: bytes, size: Size, where: str) -> NDArray[np.float16]:
 
 def z_from_half(stored: NDArray[np.float16], scale: float) -> NDArray[np.float32]:
     """Return z depth times its scale_adjustment; NaN for 0, -0, negative, infinite and NaN codes."""
+    return np.asarray(_z_of_code(scale)[stored.view(np.uint16)])
+
+
+@lru_cache(maxsize=4)
+def _z_of_code(scale: float) -> NDArray[np.float32]:
+    """Give the depth of each of the 65,536 half floats: NumPy converts them one by one, ten times slower."""
     with np.errstate(invalid="ignore", over="ignore"):
-        z = stored.astype(np.float32) * np.float32(scale)
+        z = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32) * np.float32(scale)
     return np.where(np.isfinite(z) & (z > 0), z, np.float32(np.nan))
 
 

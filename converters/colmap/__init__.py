@@ -11,7 +11,7 @@ from pathlib import Path
 from datakit.convert.api import Probe, SceneRef
 from datakit.errors import UsageError
 from datakit.scene.records import SceneStream
-from datakit.worlds import World
+from datakit.worlds import World, random_world
 
 from . import discover, reader
 from .card import CARD, VERSION
@@ -20,7 +20,17 @@ from .probe import probe as _probe
 from .write import FORMS as NATIVE_FORMS
 from .write import write_workspaces
 
-__all__ = ["CARD", "NATIVE_FORMS", "VERSION", "Params", "probe", "read", "scenes", "write_native"]
+__all__ = [
+    "CARD",
+    "NATIVE_FORMS",
+    "VERSION",
+    "Params",
+    "make_world",
+    "probe",
+    "read",
+    "scenes",
+    "write_native",
+]
 
 
 def probe(root: Path) -> Probe:
@@ -46,6 +56,12 @@ def read(root: Path, ref: SceneRef, params: Params) -> SceneStream:
     if "suffix" not in ref.location:
         raise UsageError("Not a reference to a COLMAP model.", where=ref.id, found=ref.location)
     return reader.read(Path(root), ref, params)
+
+
+def make_world(seed: int, *, num_frames: int, size: tuple[int, int], motion: str) -> World:
+    """Make a world that a COLMAP model can hold: nothing moves but the camera; "rigid" becomes "static"."""
+    motion = "static" if motion == "rigid" else motion
+    return random_world(seed, num_frames=num_frames, size=size, motion=motion)
 
 
 def write_native(worlds: Iterator[World], out: Path, form: str) -> None:

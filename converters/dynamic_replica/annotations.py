@@ -119,7 +119,8 @@ def _row(item: dict[str, Any], where: str) -> Row:
     where = f"{where}, {eye} frame {number}"
     if eye not in EYES:
         raise FormatError("Unknown camera.", where=where, expected=EYES, found=eye)
-    image, depth = field(item, "image", where), item.get("depth") or {}
+    image, depth = field(item, "image", where), item.get("depth")
+    depth = depth if isinstance(depth, dict) else {}
     height, width = numbers(field(image, "size", where), (2,), f"{where}: image.size").astype(int)
     if min(width, height) <= 0:
         raise FormatError("A picture has no size.", where=where, found=(int(width), int(height)))

@@ -59,6 +59,26 @@ def _source(world: World, eye: str) -> str:
     return f"{sequence_name(world)}_source_{eye}"
 
 
+def break_depth(folder: Path, world: World, number: int, eye: str = "left") -> Path:
+    """Give a written frame depth that is valid and wrong, as frame 0 of 56aada-7_obj has (dynamic_stereo#23).
+
+    Args:
+        folder: That of the annotation file.
+        world: What was written.
+        number: The frame.
+        eye: "left" or "right".
+
+    Returns:
+        The depth file.
+    """
+    source = _source(world, eye)
+    path = folder / source / "depths" / f"{source}_{number:04d}.geometric.png"
+    width, height = world.views[VIEWS[eye]].size
+    wrong = np.random.default_rng([world.seed, number]).uniform(1, 9, size=(height, width))
+    path.write_bytes(_halves(wrong))
+    return path
+
+
 def _vertices(world: World) -> dict[str, NDArray[Any]]:
     """Choose mesh vertices that the left eye sees at least once: (N, T, 3), (N, T) visible, (N,) ids."""
     points, ids = [], []

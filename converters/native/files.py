@@ -96,7 +96,7 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float6
     """
     try:
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as err:
+    except (TypeError, ValueError, OverflowError) as err:
         raise FormatError(
             "Not an array of numbers.", where=where, expected=f"shape {shape}", found=err
         ) from err

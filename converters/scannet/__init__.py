@@ -11,7 +11,7 @@ from pathlib import Path
 from datakit.convert.api import Probe, SceneRef
 from datakit.errors import UsageError
 from datakit.scene.records import SceneStream
-from datakit.worlds import World
+from datakit.worlds import World, random_world
 
 from . import discover, exported, sens
 from .card import CARD, VERSION
@@ -28,7 +28,17 @@ _WRITERS = {
 }
 NATIVE_FORMS = tuple(_WRITERS)
 
-__all__ = ["CARD", "NATIVE_FORMS", "VERSION", "Params", "probe", "read", "scenes", "write_native"]
+__all__ = [
+    "CARD",
+    "NATIVE_FORMS",
+    "VERSION",
+    "Params",
+    "make_world",
+    "probe",
+    "read",
+    "scenes",
+    "write_native",
+]
 
 
 def probe(root: Path) -> Probe:
@@ -55,6 +65,12 @@ def read(root: Path, ref: SceneRef, params: Params) -> SceneStream:
     if form not in NATIVE_FORMS:
         raise UsageError("Not a reference to a ScanNet scan.", where=ref.id, found=ref.location)
     return (sens if form == "sens" else exported).read(Path(root), ref, params)
+
+
+def make_world(seed: int, *, num_frames: int, size: tuple[int, int], motion: str) -> World:
+    """Make a world that ScanNet can hold: nothing moves but the camera; "rigid" becomes "static"."""
+    motion = "static" if motion == "rigid" else motion
+    return random_world(seed, num_frames=num_frames, size=size, motion=motion)
 
 
 def write_native(worlds: Iterator[World], out: Path, form: str) -> None:

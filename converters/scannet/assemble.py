@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -190,9 +191,14 @@ def metres_per_code(depth_shift: float, where: str) -> float:
 
 def metres(codes: NDArray[np.uint16], metres_per_code: float) -> NDArray[np.float32]:
     """Turn 16-bit depth into float32 z in metres, NaN where the code is 0 (sensorData.h:968-977)."""
+    return np.asarray(_metres_of_code(metres_per_code)[codes])
+
+
+@lru_cache(maxsize=4)
+def _metres_of_code(metres_per_code: float) -> NDArray[np.float32]:
     table = np.arange(65536) * metres_per_code
     table[0] = np.nan
-    return np.asarray(table.astype(np.float32)[codes])
+    return table.astype(np.float32)
 
 
 def scene_record(

@@ -63,7 +63,6 @@ NO_LABEL_ZONE = "no-label zone"
 _COLUMN_STEP, _BEAM_STEP = 2 * np.pi / 2650, 0.0048
 #: A point is shadowed by points nearer by this share of its depth, within so many times their spacing.
 _SHADOW_STEP, _WINDOW = 0.1, 2.0
-_NO_POINT = 1e9
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,11 @@ class Segment:
     def no_label_zone(self) -> int:
         """Instance id of points about which nothing is labelled."""
         return len(self.ids) + 1
+
+    @property
+    def id_dtype(self) -> str:
+        """Type of instance maps: segments have some hundreds of objects, and half the bytes pack in half the time."""
+        return "uint16" if self.no_label_zone < 1 << 16 else "uint32"
 
 
 def open_segment(calibration: Calibration, heads: Sequence[FrameHead], params: Params, where: str) -> Segment:
@@ -215,7 +219,6 @@ def _view(segment: Segment, camera: int, params: Params) -> ViewRecord:
     frames = segment.frames_of[camera]
     images = [segment.heads[t].images[camera] for t in frames]
     times = np.array([segment.time(image) for image in images])
-    cam_from_waymo = calibration.vehicle_from_camera @ g.invert_rigid(OPENCV_FROM_WAYMO)
     world_from_vehicle = np.array(
         [to_world(image.global_from_vehicle, segment.origin_global) for image in images]
     )
@@ -228,13 +231,13 @@ def _view(segment: Segment, camera: int, params: Params) -> ViewRecord:
         times=times,
         frame_names=tuple(str(segment.heads[t].timestamp_micros) for t in frames),
         intrinsics=np.broadcast_to(calibration.intrinsics, (len(frames), 3, 3)).copy(),
-        world_from_cam=world_from_vehicle @ cam_from_waymo,
+        world_from_cam=world_from_vehicle @ _vehicle_from_cam(calibration),
         pose_is_known=np.ones(len(frames), bool),
         motion_index=np.searchsorted(segment.clock, times).astype(np.int64),
         layers={
             "rgb": LayerRecord(size, "jpeg", "uint8", num_channels=3),
             "z_depth": LayerRecord(size, "array", "float32", depth_kind="lidar"),
-            "instances": LayerRecord(size, "array", "uint32"),
+            "instances": LayerRecord(size, "array", segment.id_dtype),
         },
         camera_model="full_opencv" if distorted else "pinhole",
         distortion=(k1, k2, p1, p2, k3, 0.0, 0.0, 0.0) if distorted else (),
@@ -247,26 +250,38 @@ def _view(segment: Segment, camera: int, params: Params) -> ViewRecord:
 def _shutter(
     calibration: CameraCalibration, images: Sequence[Image], start: float
 ) -> tuple[str, Float | None]:
-    """Give the middle of the exposure of each row or column: dataset.proto:315-372, camera_model.cc:77-106."""
-    direction = calibration.shutter_direction
-    if direction not in (TOP_TO_BOTTOM, LEFT_TO_RIGHT, BOTTOM_TO_TOP, RIGHT_TO_LEFT):
-        if direction not in (0, GLOBAL_SHUTTER):
-            raise ConventionError("Unknown direction of a rolling shutter.", expected="1..5", found=direction)
-        return "global", None
-    axis = "row" if direction in (TOP_TO_BOTTOM, BOTTOM_TO_TOP) else "column"
+    """Give the middle of the exposure of each row or column of pictures on the scene's clock."""
+    axis = _shutter_axis(calibration)
+    if axis == "global":
+        return axis, None
     count = calibration.size[1] if axis == "row" else calibration.size[0]
     part = (np.arange(count) + 0.5) / count
-    if direction in (BOTTOM_TO_TOP, RIGHT_TO_LEFT):
-        part = part[::-1]
-    return axis, np.array(
-        [
-            image.trigger_time
-            - start
-            + image.shutter / 2
-            + (image.readout_done_time - image.trigger_time - image.shutter) * part
-            for image in images
-        ]
-    )
+    return axis, np.array([_exposed(calibration, image, part) - start for image in images])
+
+
+def _shutter_axis(calibration: CameraCalibration) -> str:
+    direction = calibration.shutter_direction
+    if direction in (TOP_TO_BOTTOM, BOTTOM_TO_TOP):
+        return "row"
+    if direction in (LEFT_TO_RIGHT, RIGHT_TO_LEFT):
+        return "column"
+    if direction not in (0, GLOBAL_SHUTTER):
+        raise ConventionError("Unknown direction of a rolling shutter.", expected="1..5", found=direction)
+    return "global"
+
+
+def _exposed(calibration: CameraCalibration, image: Image, part: Float) -> Float:
+    """Tell when rows or columns are exposed, s since the epoch: dataset.proto:315-372, camera_model.cc:77-106.
+
+    Args:
+        calibration: Of the camera.
+        image: The picture.
+        part: Where they are, from 0 at the top or left to 1.
+    """
+    if calibration.shutter_direction in (BOTTOM_TO_TOP, RIGHT_TO_LEFT):
+        part = 1 - part
+    readout = image.readout_done_time - image.trigger_time - image.shutter
+    return image.trigger_time + image.shutter / 2 + readout * part
 
 
 def _motion(segment: Segment) -> MotionRecord:
@@ -277,7 +292,7 @@ def _motion(segment: Segment) -> MotionRecord:
         names.append(f"{OBJECT_TYPES.get(labels[0].type, labels[0].type)} {ident}")
         kinds.append(kind)
         if kind != MotionKind.STATIC:
-            poses[:, segment.ids[ident]] = _synced(segment, ident, path.at(segment.clock))
+            poses[:, segment.ids[ident]] = _synced(segment, ident, path)
     names.append(NO_LABEL_ZONE)
     kinds.append(MotionKind.UNKNOWN)
     poses[:, segment.no_label_zone] = np.nan
@@ -290,11 +305,15 @@ def _motion(segment: Segment) -> MotionRecord:
     )
 
 
-def _synced(segment: Segment, ident: str, poses: Float) -> Float:
-    """Put the release's own box at the time of the camera that sees an object best, where it gives one.
+def _synced(segment: Segment, ident: str, path: ObjectPath) -> Float:
+    """Give an object's poses on the clock, with the release's own boxes at the pictures that they are made for.
 
-    The synced box keeps the heading of the frame's own (label.proto:106-133), so only its centre is taken.
+    Such a box is where the label is, moved to when the camera that sees it best captures its centre: the time of the
+    centre's own row or column, up to half a readout (22 ms) from the picture's (v2/perception/box.py of the official
+    package). It keeps the label's heading (label.proto:106-133), so only its centre is taken, and the way that the
+    object goes between the two times is added.
     """
+    poses = path.at(segment.clock)
     for t, head in enumerate(segment.heads):
         for label in head.objects:
             camera = label.synced_camera
@@ -302,8 +321,37 @@ def _synced(segment: Segment, ident: str, poses: Float) -> Float:
                 continue
             if camera in head.images:
                 at = np.searchsorted(segment.clock, segment.time(head.images[camera]))
-                poses[at, :3, 3] = g.transform_points(segment.world_from_vehicle[t], label.synced_box.centre)
+                centre = g.transform_points(segment.world_from_vehicle[t], label.synced_box.centre)
+                captured = _capture_time(segment, camera, head.images[camera], centre)
+                then, now = path.at(np.array([captured, segment.clock[at]]))[:, :3, 3]
+                if np.isfinite(now - then).all():
+                    poses[at, :3, 3] = centre + now - then
     return poses
+
+
+def _capture_time(segment: Segment, camera: int, image: Image, point_world: Float) -> float:
+    """Tell when the row or column of a picture that a point (3,) falls on was exposed, on the scene's clock.
+
+    The picture's one pose is enough: it is off by a few pixels, of which the readout passes forty in a millisecond.
+    """
+    calibration = segment.calibration.cameras[camera]
+    axis = _shutter_axis(calibration)
+    if axis == "global":
+        return segment.time(image)
+    pose = to_world(image.global_from_vehicle, segment.origin_global) @ _vehicle_from_cam(calibration)
+    point_cam = g.transform_points(g.invert_rigid(pose), point_world[None])
+    uv, _ = g.project_distorted(
+        point_cam, calibration.intrinsics, "full_opencv", (*calibration.distortion, 0.0, 0.0, 0.0)
+    )
+    part = (uv / calibration.size)[0, 1 if axis == "row" else 0]
+    # A box that hangs over the picture's border may have its centre outside, or behind the camera.
+    part = np.clip(part, 0.0, 1.0) if np.isfinite(part) else 0.5
+    return float(_exposed(calibration, image, np.asarray(part))) - segment.start
+
+
+def _vehicle_from_cam(calibration: CameraCalibration) -> Float:
+    """Give the mounting of a camera with OpenCV's axes."""
+    return calibration.vehicle_from_camera @ g.invert_rigid(OPENCV_FROM_WAYMO)
 
 
 def frames(segment: Segment, params: Params, rasters: Iterator[Rasters], where: str) -> Iterator[Frame]:
@@ -324,7 +372,7 @@ def frames(segment: Segment, params: Params, rasters: Iterator[Rasters], where: 
                 {
                     "rgb": _picture(segment, camera, raster.pictures[camera], params, place),
                     "z_depth": z_depth,
-                    "instances": instances,
+                    "instances": instances.astype(segment.id_dtype),
                 },
             )
 
@@ -332,11 +380,12 @@ def frames(segment: Segment, params: Params, rasters: Iterator[Rasters], where: 
 def _owners(points: Points, head: FrameHead, margin: float) -> NDArray[np.int64]:
     """Tell in which of a frame's boxes each point lies: its index, -1 for none; smaller boxes go first."""
     owner = np.full(len(points.points_vehicle), -1, np.int64)
+    place = np.ascontiguousarray(points.points_vehicle.T)
     for number in np.argsort([-np.prod(label.box.size) for label in head.objects], kind="stable"):
         box = head.objects[number].box
-        near = np.flatnonzero(
-            (np.abs(points.points_vehicle - box.centre) <= np.linalg.norm(box.size) / 2 + abs(margin)).all(-1)
-        )
+        reach = np.linalg.norm(box.size) / 2 + abs(margin)
+        near = np.flatnonzero(np.abs(place[0] - box.centre[0]) <= reach)
+        near = near[np.abs(place[1, near] - box.centre[1]) <= reach]
         mine = points_in_box(points.points_vehicle[near], box_pose(box), box.size, margin)
         owner[near[mine]] = number
     return owner
@@ -426,23 +475,13 @@ def shadowed(z_depth: NDArray[np.float32], spacing: tuple[int, int]) -> NDArray[
     Returns:
         (H, W) bool.
     """
-    far = np.where(np.isfinite(z_depth), z_depth, np.float32(_NO_POINT)).astype(np.float32)
+    from .kernels import find_shadowed
+
     across, down = (max(1, round(_WINDOW * step)) for step in spacing)
-    before = np.nan_to_num(z_depth) * (1 - _SHADOW_STEP)
-
-    def nearer(left: int, right: int, above: int, below: int) -> NDArray[np.bool_]:
-        """Whether a nearer point is in the box from `left` to `right` and `above` to `below`, in pixels."""
-        kernel = np.zeros((2 * down + 1, 2 * across + 1), np.uint8)
-        kernel[down + above : down + below + 1, across + left : across + right + 1] = 1
-        lowest = cv2.erode(far, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=_NO_POINT)
-        return np.asarray(lowest < before)
-
-    # Points of a row lie half a spacing aside of those of the next, so a column is looked for with some width; no
-    # more, for on a slanted surface all that is beside a point on one side is nearer.
-    half_across, half_down = (step // 2 for step in spacing)
-    vertical = nearer(-half_across, half_across, -down, -1) & nearer(-half_across, half_across, 1, down)
-    horizontal = nearer(-across, -1, -half_down, half_down) & nearer(1, across, -half_down, half_down)
-    return np.asarray(np.isfinite(z_depth) & (vertical | horizontal))
+    rows, cols = np.nonzero(np.isfinite(z_depth))
+    out = np.zeros(z_depth.shape, bool)
+    out[rows, cols] = find_shadowed(np.ascontiguousarray(z_depth), rows, cols, across, down, _SHADOW_STEP)
+    return out
 
 
 def _picture(segment: Segment, camera: int, data: bytes, params: Params, where: str) -> bytes:

@@ -113,12 +113,15 @@ def points_vehicle(
         (N, 3) metres.
     """
     height, width = ranges.shape
-    inclination = beam_inclinations(calibration, height, where)[row]
+    inclination = beam_inclinations(calibration, height, where)
     yaw = np.arctan2(calibration.vehicle_from_lidar[1, 0], calibration.vehicle_from_lidar[0, 0])
-    azimuth = ((width - col - 0.5) / width * 2 - 1) * np.pi - yaw
+    azimuth = ((width - np.arange(width) - 0.5) / width * 2 - 1) * np.pi - yaw
     distance = ranges[row, col].astype(np.float64)
-    flat = distance * np.cos(inclination)
-    rays = np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), distance * np.sin(inclination)], axis=-1)
+    flat = distance * np.cos(inclination)[row]
+    rays = np.stack(
+        [flat * np.cos(azimuth)[col], flat * np.sin(azimuth)[col], distance * np.sin(inclination)[row]],
+        axis=-1,
+    )
     return rays @ calibration.vehicle_from_lidar[:3, :3].T + calibration.vehicle_from_lidar[:3, 3]
 
 

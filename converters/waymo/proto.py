@@ -30,6 +30,8 @@ _MESSAGES = {
     "MatrixShape": "1 dims int32*",
     "MatrixFloat": "1 data float**, 2 shape MatrixShape",
     "MatrixInt32": "1 data int32**, 2 shape MatrixShape",
+    # The same two as they lie on the wire: packed numbers are one run of bytes, or several.
+    "PackedMatrix": "1 data bytes*, 2 shape MatrixShape",
     "Transform": "1 transform double*",
     "Velocity": "1 v_x float, 2 v_y float, 3 v_z float, 4 w_x double, 5 w_y double, 6 w_z double",
     "CameraCalibration": (
@@ -61,7 +63,7 @@ _MESSAGES = {
     "Metadata": "1 speed_x double, 2 speed_y double, 5 speed_z double",
     "Label": (
         "1 box Box, 2 metadata Metadata, 3 type int32, 4 id string, 7 num_lidar_points_in_box int32, "
-        "11 most_visible_camera_name string, 12 camera_synced_box Box"
+        "11 most_visible_camera_name string, 12 camera_synced_box Box, 13 num_top_lidar_points_in_box int32"
     ),
     "Polygon2d": "1 x double*, 2 y double*, 3 id string",
     "Frame": (

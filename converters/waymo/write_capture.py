@@ -122,12 +122,13 @@ class Recorder:
     def _frame(self, t: int) -> Capture:
         at = t / self.world.fps
         clock = self.start_micros + round(t / self.world.fps * 1e6)
+        sweeps = {laser: self._sweep(laser, at) for laser in self.lidars}
         return Capture(
             timestamp_micros=clock,
             global_from_vehicle=_GLOBAL_FROM_WORLD @ self.world.ego.world_from_instance([at])[0],
             pictures={camera: self._picture(camera, at, clock) for camera in CAMERAS.values()},
-            returns={laser: self._sweep(laser, at) for laser in self.lidars},
-            labels=self._labels(t),
+            returns={laser: returns for laser, (returns, _) in sweeps.items()},
+            labels=self._labels(t, {laser: points for laser, (_, points) in sweeps.items()}),
         )
 
     def _view(self, camera: int) -> WorldView:
@@ -185,8 +186,8 @@ class Recorder:
 
     def _sweep(
         self, laser: int, at: float
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32] | None]]:
-        """Record both returns of one lidar.
+    ) -> tuple[list[tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32] | None]], Float]:
+        """Record both returns of one lidar; also give the points (N, 3) of both in the world.
 
         Every pulse of TOP leaves from where the vehicle is then; the others give points in the frame's own pose.
         Bodies stand as at the labels' time, since people draw labels around the points that they see.
@@ -221,9 +222,10 @@ class Recorder:
         if laser == 1:
             # "Not necessarily 0" (range_image_utils.py:457): some missing pixels are.
             ranges[1][::97] = np.where(ranges[1][::97] < 0, 0.0, ranges[1][::97])
-        out = []
+        out, places = [], []
         for number, metres in enumerate(ranges):
             points = origins + metres[:, None] * directions
+            places.append(points[metres > 0])
             values = np.zeros((rows, columns, 4), np.float32)
             values[..., 0] = metres.reshape(rows, columns)
             values[..., 1] = np.where(metres > 0, 0.2, -1.0).reshape(rows, columns)
@@ -231,7 +233,7 @@ class Recorder:
             projection = self._projections(points, metres > 0, at).reshape(rows, columns, 6)
             pose = np.tile(stored, (rows, 1, 1)) if stored is not None and number == 0 else None
             out.append((values, projection, pose))
-        return out
+        return out, np.concatenate(places)
 
     def _projections(self, points: Float, known: NDArray[np.bool_], at: float) -> NDArray[np.int32]:
         """Give the first two cameras that see each point, in the order of their numbers, and the pixels there."""
@@ -268,7 +270,7 @@ class Recorder:
 
     # --- labels ---------------------------------------------------------------------------------------------
 
-    def _labels(self, t: int) -> list[dict[str, Any]]:
+    def _labels(self, t: int, points: dict[int, Float]) -> list[dict[str, Any]]:
         at = t / self.world.fps
         vehicle_from_world = g.invert_rigid(self.world.ego.world_from_instance([at])[0])
         labels = []
@@ -277,8 +279,11 @@ class Recorder:
             local = vehicle_from_world @ pose
             if np.linalg.norm(local[:3, 3]) > _MAX_LABEL_DISTANCE:
                 continue
+            inside = {laser: _count_inside(body, pose, seen) for laser, seen in points.items()}
             labels.append(
                 {
+                    "num_points": sum(inside.values()),
+                    "num_top_points": inside[1],
                     "id": f"{body.name[:22]:-<22}",
                     "type": TYPES[body.name.split("-")[0]],
                     "centre": local[:3, 3],
@@ -291,7 +296,10 @@ class Recorder:
         return labels
 
     def _synced(self, body: Any, at: float, vehicle_from_world: Float, local: Float) -> dict[str, Any]:
-        """Move a box to the capture time of the camera that looks towards it; one object goes without."""
+        """Move a box to when the camera that looks towards it captures its centre; one object goes without.
+
+        That is the time of the centre's own column, not of the picture (v2/perception/box.py of the official package).
+        """
         if body.id % 3 == 0:
             return {"camera": 0, "synced_centre": None}
         azimuth = np.arctan2(local[1, 3], local[0, 3])
@@ -299,9 +307,19 @@ class Recorder:
             CAMERAS.values(),
             key=lambda number: abs(np.angle(np.exp(1j * (azimuth - _yaw(self._view(number), self.world))))),
         )
-        when = at - _HALF_SWEEP + _CAPTURE[camera]
-        centre = body.path.world_from_instance([when])[0, :3, 3]
-        return {"camera": camera, "synced_centre": g.transform_points(vehicle_from_world, centre)}
+        middle = at - _HALF_SWEEP + _CAPTURE[camera]
+        when = np.array([middle])
+        for _ in range(5):
+            centre = body.path.world_from_instance(when)[:, :3, 3]
+            uv, _ = self._project(camera, centre, middle)
+            when = self._column_time(camera, np.clip(uv[:, 0], 0, self._view(camera).size[0]), middle)
+        return {"camera": camera, "synced_centre": g.transform_points(vehicle_from_world, centre[0])}
+
+
+def _count_inside(body: Any, pose: Float, points: Float) -> int:
+    local = g.transform_points(g.invert_rigid(pose), points)
+    # Points lie on the surface, and rounding puts every other one outside it.
+    return int(((local >= body.box_lo - 1e-3) & (local <= body.box_hi + 1e-3)).all(axis=1).sum())
 
 
 def _yaw(view: WorldView, world: DrivingWorld) -> float:
@@ -343,12 +361,13 @@ def _pose_numbers(global_from_vehicle: Float) -> NDArray[np.float32]:
 
 
 def _lidars(width: int) -> dict[int, LidarRig]:
-    """Place five lidars; TOP has as many columns for the pictures' width as the release has."""
+    """Place five lidars with as many columns for the pictures' width as the release has, and no fewer than tests need."""
     turn = g.rotation_from_axis_angle
     # TOP's beams are denser around the horizon, as on the release's 64.
     part = np.linspace(-1, 1, 64)
     listed = np.radians(-7.6 + 9.9 * (0.6 * part + 0.4 * part**3))[::-1]
-    uniform = (-np.pi / 2 + (np.arange(60) + 0.5) / 60 * (np.pi / 6 + np.pi / 2))[::-1]
+    rows, short_columns = (max(least, round(full * width / 1920)) for least, full in ((60, 200), (120, 600)))
+    uniform = (-np.pi / 2 + (np.arange(rows) + 0.5) / rows * (np.pi / 6 + np.pi / 2))[::-1]
     places = {
         2: (turn(np.array([0.0, 0.01, 0.02])), (4.07, 0.0, 0.69)),
         3: (turn(np.array([0.0, 0.0, np.pi / 2 - 0.05])), (3.25, 1.03, 0.98)),
@@ -359,7 +378,7 @@ def _lidars(width: int) -> dict[int, LidarRig]:
     top = g.rigid_from(turn(np.array([0.003, -0.002, -2.6])), np.array([1.43, 0.0, 2.18]))
     rigs = {1: LidarRig(top, listed, columns, True)}
     for laser, (rotation, place) in places.items():
-        rigs[laser] = LidarRig(g.rigid_from(rotation, np.array(place)), uniform, 120, False)
+        rigs[laser] = LidarRig(g.rigid_from(rotation, np.array(place)), uniform, short_columns, False)
     return rigs
 
 

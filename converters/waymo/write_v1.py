@@ -114,6 +114,8 @@ def _context(context: Any, recorder: Recorder) -> None:
 
 def _label(message: Any, fields: dict[str, Any]) -> None:
     message.id, message.type = fields["id"], fields["type"]
+    message.num_lidar_points_in_box = fields["num_points"]
+    message.num_top_lidar_points_in_box = fields["num_top_points"]
     _box(message.box, fields["centre"], fields)
     for axis, value in zip("xyz", fields["speed"], strict=True):
         setattr(message.metadata, f"speed_{axis}", value)

@@ -82,6 +82,13 @@ class _Writers:
             return arrow.array(values, arrow.int8())
         if name.endswith(("].width", "].height")):
             return arrow.array(values, arrow.int32())
+        if "difficulty_level" in name:
+            return arrow.array(values, arrow.int8())
+        if "acceleration" in name:
+            return arrow.array(values, arrow.float64())
+        if "_object_counts" in name:
+            kind = arrow.int8() if name.endswith("types") else arrow.int32()
+            return arrow.array(values, arrow.list_(kind))
         if "linear_velocity" in name:
             return arrow.array(values, arrow.float32())
         return arrow.array(values)
@@ -116,7 +123,12 @@ def _frame_rows(capture: Capture) -> Iterator[tuple[str, list[Row]]]:
     pose = "[VehiclePoseComponent].world_from_vehicle.transform"
     yield "vehicle_pose", [{pose: _flat(capture.global_from_vehicle)}]
     texts = {"time_of_day": "Day", "location": "location_other", "weather": "sunny"}
-    yield "stats", [{f"[StatsComponent].{key}": value for key, value in texts.items()}]
+    counts: Row = {
+        f"[StatsComponent].{sensor}_object_counts.{key}": []
+        for sensor in ("lidar", "camera")
+        for key in ("types", "counts")
+    }
+    yield "stats", [{**{f"[StatsComponent].{key}": value for key, value in texts.items()}, **counts}]
     yield "camera_image", [_picture_row(camera, capture.pictures[camera]) for camera in _PICTURE_ORDER]
     lidar, projection, poses = [], [], []
     for laser, ((values, pixels, pose_1), (values_2, pixels_2, _)) in capture.returns.items():
@@ -163,7 +175,12 @@ def _box_row(label: dict[str, Any]) -> Row:
         "key.laser_object_id": label["id"],
         **_box_columns(f"{name}.box", label["centre"], label),
         f"{name}.type": label["type"],
+        f"{name}.num_lidar_points_in_box": label["num_points"],
+        f"{name}.num_top_lidar_points_in_box": label["num_top_points"],
         **{f"{name}.speed.{axis}": float(v) for axis, v in zip("xyz", label["speed"], strict=True)},
+        # Columns of optional fields are there in the release and asked for by the official classes.
+        **{f"{name}.acceleration.{axis}": None for axis in "xyz"},
+        **{f"{name}.difficulty_level.{problem}": None for problem in ("detection", "tracking")},
     }
 
 

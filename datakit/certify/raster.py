@@ -112,7 +112,8 @@ def smoothed(raster: NDArray[Any], sigma: float) -> Float:
     reach = np.ones((2 * round(3 * sigma) + 1,) * 2, np.uint8)
     largest = cv2.dilate(np.where(known, raster, 0.0).astype(np.float64), reach)
     least = cv2.erode(np.where(known, raster, np.inf).astype(np.float64), reach)
-    one_surface = largest <= least * (1 + _BLUR_STEP)
+    with np.errstate(over="ignore"):  # depth whose bytes were swapped has any size
+        one_surface = largest <= least * (1 + _BLUR_STEP)
     return np.where(known & one_surface, total / np.maximum(weight, 1e-9), np.nan)
 
 

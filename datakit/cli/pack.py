@@ -24,6 +24,11 @@ datakit pack SCENES SHARDS --min-level fail --max-refused 3
 @click.option(
     "--certificates", type=click.Path(path_type=Path), help="Folder of certificates [beside the scenes]."
 )
+@click.option(
+    "--covisibility",
+    type=click.Path(path_type=Path),
+    help="Folder of covisibility files [beside the scenes].",
+)
 @click.option("--min-level", type=click.Choice(_LEVELS), help="Worst certificate that is packed [warn].")
 @click.option(
     "--max-refused", default=0, show_default=True, help="Scenes that may be left out for their level."
@@ -46,6 +51,7 @@ def command(
     scenes: tuple[Path, ...],
     out: Path,
     certificates: Path | None,
+    covisibility: Path | None,
     max_refused: int,
     shard_mb: float | None,
     workers: int | None,
@@ -66,6 +72,7 @@ def command(
         find_scenes(scenes),
         out,
         certificates=certificates,
+        covisibility=covisibility,
         params=PackParams(**{name: value for name, value in params.items() if value is not None}),
         workers=usable_cpus() if workers is None else workers,
         max_refused=max_refused,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,14 +62,20 @@ class Covisibility:
     params: Mapping[str, Any]
 
 
-def measure_covisibility(scene: Scene, params: CovisibilityParams | None = None) -> Covisibility:
+def measure_covisibility(
+    scene: Scene,
+    params: CovisibilityParams | None = None,
+    among: Sequence[tuple[str, int]] | None = None,
+) -> Covisibility:
     """Measure the overlap of all pairs of frames of a scene, over all views.
 
-    Only what is static is carried. One depth map is in memory at a time.
+    Only what is static is carried. One depth map is in memory at a time. The pixels of a frame do not depend on which
+    other frames are measured, so overlaps among some frames are those of the whole scene.
 
     Args:
         scene: Open scene.
         params: How; None for the defaults.
+        among: (view, frame) to measure; None for all frames. Those without pose or depth layer are left out.
 
     Returns:
         The overlaps.
@@ -81,7 +87,7 @@ def measure_covisibility(scene: Scene, params: CovisibilityParams | None = None)
     chosen = CovisibilityParams() if params is None else params
     _check(chosen)
     method = _method(scene) if chosen.method == "auto" else chosen.method
-    frames = _frames(scene, chosen.max_frames, method)
+    frames = _frames(scene, chosen.max_frames, method, among)
     names = tuple(scene.views)
     overlap = _by_points(scene, frames) if method == "points" else _by_depth(scene, frames, chosen)
     if not np.isfinite(overlap).any():
@@ -122,7 +128,9 @@ def _known_share(view: View, t: int) -> float:
     return 0.0 if z_depth is None else float(np.isfinite(z_depth).mean())
 
 
-def _frames(scene: Scene, most: int, method: str) -> list[tuple[str, int]]:
+def _frames(
+    scene: Scene, most: int, method: str, among: Sequence[tuple[str, int]] | None
+) -> list[tuple[str, int]]:
     """List frames with a pose (and a depth layer, where it is needed), evenly thinned to at most `most`."""
     frames = [
         (name, int(t))
@@ -130,6 +138,9 @@ def _frames(scene: Scene, most: int, method: str) -> list[tuple[str, int]]:
         if method == "points" or "z_depth" in view.layers
         for t in np.flatnonzero(view.pose_is_known)
     ]
+    if among is not None:
+        wanted = set(among)
+        frames = [frame for frame in frames if frame in wanted]
     if len(frames) <= most:
         return frames
     return [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))]
@@ -153,7 +164,8 @@ def _by_depth(scene: Scene, frames: list[tuple[str, int]], params: CovisibilityP
         rng = np.random.default_rng([params.seed, list(scene.views).index(view), t])
         clouds.append(np.zeros((0, 3)) if frame is None else draw_points(frame, params.points, rng))
     sizes = [len(cloud) for cloud in clouds]
-    points, owner = np.concatenate(clouds), np.repeat(np.arange(len(frames)), sizes)
+    points = np.concatenate(clouds) if clouds else np.zeros((0, 3))
+    owner = np.repeat(np.arange(len(frames)), sizes)
     seen, known = (np.zeros((len(frames), len(frames)), np.int32) for _ in range(2))
     for j, (view, t) in enumerate(frames):
         frame = depth_frame(scene.views[view], t, None, params.tolerance)

@@ -1,4 +1,4 @@
-"""Draw sets of frames that show one place, for scenes without an order in time."""
+"""Draw sets of frames that show one place, for scenes without an order in time; keep overlaps in few bytes."""
 
 from __future__ import annotations
 
@@ -60,3 +60,37 @@ def draw_set(
         reached |= both[drawn[-1]] >= least
         near |= both[drawn[-1]] > most
     return np.array(drawn, np.int64)
+
+
+def pack_overlap(overlap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Keep what `draw_set` asks of overlaps: the smaller of both directions, in one byte a pair of frames.
+
+    Rounded down, so that two frames overlap at least as much as is stored.
+
+    Args:
+        overlap: (F, F), NaN unknown.
+
+    Returns:
+        (F * (F - 1) / 2,) codes of the upper triangle, row by row: 255 is all, 0 none or unknown.
+    """
+    both = np.nan_to_num(np.minimum(overlap, overlap.T), nan=0.0)
+    share = both[np.triu_indices(len(both), 1)].astype(np.float64)
+    return np.floor(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+
+def unpack_overlap(codes: NDArray[np.uint8], num_frames: int) -> NDArray[np.float32]:
+    """Return the (F, F) overlaps, the same in both directions, that `pack_overlap` kept.
+
+    Raises:
+        UsageError: Not the codes of so many frames.
+
+    >>> unpack_overlap(np.array([255, 51, 0], np.uint8), 3).tolist()[0][1:]
+    [1.0, 0.20000000298023224]
+    """
+    expected = num_frames * (num_frames - 1) // 2
+    if len(codes) != expected:
+        raise UsageError("Not the overlaps of so many frames", expected=f"{expected} codes", found=len(codes))
+    out = np.eye(num_frames, dtype=np.float32)
+    rows, cols = np.triu_indices(num_frames, 1)
+    out[rows, cols] = out[cols, rows] = codes.astype(np.float32) / np.float32(255)
+    return out

@@ -48,6 +48,19 @@ class Quad:
         """What kernels are told: top, left, share, row, col, is_inside."""
         return self.top, self.left, self.share, self.row, self.col, self.is_inside
 
+    def at(self, index: Index) -> Quad:
+        """Pick some of the positions."""
+        return Quad(
+            self.frame[index],
+            self.top[index],
+            self.left[index],
+            self.share[index],
+            self.row[index],
+            self.col[index],
+            self.is_inside[index],
+            self.size,
+        )
+
 
 def quad_at(uv_px: Float, size: tuple[int, int], frame: Index | int = 0) -> Quad:
     """Find the pixels around continuous positions.
@@ -75,14 +88,14 @@ def windows(quad: Quad, raster: Any, size: int) -> NDArray[Any]:
     Args:
         quad: N positions.
         raster: (T, H, W[, C]).
-        size: 2 for the 2x2 alone, 4 with the pixels around it.
+        size: 2 for the 2x2 alone, 4 with the pixels around it, and so on; even.
 
     Returns:
         (N, size, size[, C]).
     """
-    from .surface_kernels import DTYPES, cut_2x2, cut_4x4
+    from .surface_kernels import DTYPES, cut_2x2, cut_4x4, cut_any
 
-    cut = {2: cut_2x2, 4: cut_4x4}[size]
+    cut = {2: cut_2x2, 4: cut_4x4}.get(size, lambda *place: cut_any(*place, size))
     around = size // 2 - 1
     top, left = quad.top - around, quad.left - around
     codes = getattr(raster, "codes", raster)

@@ -19,6 +19,10 @@ DEPTH_STEP = 0.05
 LINEARITY = 0.25
 #: Largest change of 1/z over a pixel that is still followed as the slope of a surface, as a share of it.
 STEEPEST = 0.3
+#: Depths around a point that differ by more than this share are no one surface, where single points are known.
+SPARSE_SURFACE = 0.25
+#: How far points around a place may be from it, in units of their usual distance from each other there.
+SPARSE_REACH = 1.5
 #: What `compare` finds; `visibility` gives each its state and reason.
 SEEN, BEHIND, AT_EDGE, BEHIND_OTHER, IN_FRONT, NO_DEPTH = range(6)
 
@@ -83,6 +87,12 @@ def cut_2x2(raster, frame, top, left):
 def cut_4x4(raster, frame, top, left):
     """Copy (N, 4, 4) windows of a (T, H, W) raster; beyond the border the edge repeats."""
     return _cut(raster, frame, top, left, 4)
+
+
+@kernel(*((raster, _INDEX, _INDEX, _INDEX, int64) for raster in _RASTERS))
+def cut_any(raster, frame, top, left, size):
+    """Copy (N, size, size) windows of a (T, H, W) raster; beyond the border the edge repeats."""
+    return _cut(raster, frame, top, left, size)
 
 
 @helper
@@ -220,4 +230,66 @@ def compare(top, left, share, row, col, is_inside, z, labels, z_point, label, to
             out[n] = BEHIND_OTHER
         elif z_point[n] > seen + margin:
             out[n] = AT_EDGE if agrees and not smooth else BEHIND
+    return out
+
+
+@kernel((*_QUAD, *_WINDOWS, _REAL, array(np.uint32, 1), float64, int64, int64))
+def compare_sparse(
+    top, left, share, row, col, is_inside, z, labels, z_point, label, tolerance, height, width
+):
+    """Compare points with the single depths known around where they project; see `visibility.depth_test`.
+
+    Here windows may be of any even size S, with the 2 x 2 in their middle. A place is judged where the nearest known
+    depths above left, above right, below left and below right of it are all near and of one surface.
+
+    Returns:
+        (N,) uint8: SEEN, BEHIND, ...; NO_DEPTH where nothing is told.
+    """
+    out = np.full(len(top), NO_DEPTH, np.uint8)
+    size = z.shape[1]
+    middle = size // 2 - 1
+    # By quarter around the place: the way to the nearest known depth, that depth and its label; and the least depth.
+    way, z_near, label_near = np.empty(4), np.empty(4), np.empty(4, np.uint32)
+    least, label_least = np.empty(4), np.empty(4, np.uint32)
+    for n in range(len(top)):
+        if not is_inside[n]:
+            continue
+        known, inside = 0, 0
+        for i in range(size):
+            for j in range(size):
+                if 0 <= top[n] - middle + i < height and 0 <= left[n] - middle + j < width:
+                    inside += 1
+                    known += not np.isnan(z[n, i, j])
+        if known == 0:
+            continue
+        # `inside / known` is the square of the points' usual distance.
+        reach = SPARSE_REACH * SPARSE_REACH * inside / known
+        way[:], least[:] = np.inf, np.inf
+        for i in range(size):
+            for j in range(size):
+                down, right = i - middle - share[n, 1], j - middle - share[n, 0]
+                square = down * down + right * right
+                if square > reach or np.isnan(z[n, i, j]):
+                    continue
+                if not (0 <= top[n] - middle + i < height and 0 <= left[n] - middle + j < width):
+                    continue
+                quarter = 2 * int64(down > 0) + int64(right > 0)
+                if square < way[quarter]:
+                    way[quarter], z_near[quarter], label_near[quarter] = square, z[n, i, j], labels[n, i, j]
+                if z[n, i, j] < least[quarter]:
+                    least[quarter], label_least[quarter] = z[n, i, j], labels[n, i, j]
+        if np.isinf(way.max()):
+            continue
+        low, high = z_near.min(), z_near.max()
+        margin = tolerance * z_point[n] + high - low
+        # Behind what is nearer on all sides, even where points of what is farther are seen between.
+        before = least.max()
+        if before <= (1 + SPARSE_SURFACE) * least.min() and z_point[n] > (1 + SPARSE_SURFACE) * before:
+            out[n] = BEHIND if (label_least == label[n]).any() else BEHIND_OTHER
+        elif high > (1 + SPARSE_SURFACE) * low:
+            out[n] = AT_EDGE
+        elif z_point[n] < low - margin:
+            out[n] = IN_FRONT
+        else:
+            out[n] = SEEN if z_point[n] <= high + margin and (label_near == label[n]).all() else AT_EDGE
     return out

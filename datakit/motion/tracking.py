@@ -10,7 +10,6 @@ from datakit.geometry import (
     homography_points,
     invert_rigid,
     pixel_centres,
-    project_distorted,
     transform_points,
     unproject_distorted,
 )
@@ -19,7 +18,8 @@ from datakit.scene.read import Scene, View
 from .carry import carry_points, instance_rows
 from .kinds import Reason, Tracks, Visibility
 from .sampling import is_one_surface, quad_at, sample_vectors, sample_z
-from .visibility import depth_test
+from .sweeps import Sweeps, along_rays, project_into
+from .visibility import SPARSE, depth_test
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -81,9 +81,10 @@ def track(
 
     state = np.full(len(uv), Visibility.UNKNOWN, np.uint8)
     uv_out, z_out = np.full((len(uv), 2), np.nan), np.full(len(uv), np.nan)
+    sweeps = Sweeps(scene) if target.depth_kind in SPARSE else None
     for t in np.unique(tgt):
         at = np.flatnonzero((tgt == t) & (reason == Reason.SEEN))
-        state[at], reason[at], uv_out[at], z_out[at] = _look(target, int(t), points[at], instance[at])
+        state[at], reason[at], uv_out[at], z_out[at] = _look(target, int(t), points[at], instance[at], sweeps)
     # A pixel sees its own point: no interpolation may say otherwise.
     own = (src == tgt) & np.isfinite(points).all(axis=-1) & (source is target)
     state[own], reason[own] = Visibility.VISIBLE, Reason.SEEN
@@ -160,9 +161,10 @@ def _lift_depth(
         if ids_maps is not None:
             ids = ids_maps[quad.frame, quad.row, quad.col]
     rays = unproject_distorted(
-        uv_px, z, view.intrinsics[t], view.record["camera_model"], view.record["distortion"]
+        uv_px, np.ones(len(uv_px)), view.intrinsics[t], view.record["camera_model"], view.record["distortion"]
     )
-    return transform_points(view.world_from_cam[t], rays), ids, _source_reason(view, uv_px, t, np.isfinite(z))
+    points = along_rays(view, t, uv_px, rays, z)
+    return points, ids, _source_reason(view, uv_px, t, np.isfinite(z))
 
 
 def _lift_object_coords(
@@ -207,21 +209,22 @@ def _from_box(
 
 
 def _look(
-    view: View, t: int, points_world: Float, instance: NDArray[np.uint32]
+    view: View, t: int, points_world: Float, instance: NDArray[np.uint32], sweeps: Sweeps | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Float, Float]:
-    """State, reason, pixel and depth of world points in frame t."""
+    """State, reason, pixel and depth of world points in frame t; `sweeps` add to sparse depth."""
     count = len(points_world)
     state = np.full(count, Visibility.UNKNOWN, np.uint8)
     reason = np.full(count, Reason.TARGET_NO_POSE, np.uint8)
     if not view.pose_is_known[t] or not count:
         return state, reason, np.full((count, 2), np.nan), np.full(count, np.nan)
     points_cam = transform_points(invert_rigid(view.world_from_cam[t]), points_world)
-    uv, z = project_distorted(
-        points_cam, view.intrinsics[t], view.record["camera_model"], view.record["distortion"]
-    )
+    uv, z = project_into(view, t, points_cam)
     reason[:] = Reason.TARGET_NO_DEPTH
     z_maps, ids_maps = _depth_maps(view, t)
     if z_maps is not None and view.depth_kind is not None:
+        if sweeps is not None and ids_maps is not None:
+            z_map, ids_map = sweeps.onto(view, t)
+            z_maps, ids_maps = z_map[None], ids_map[None]
         quad = quad_at(_on_layer(view, "z_depth", uv, t), view.depth_size)
         state, reason = depth_test(quad, z, instance, z_maps, ids_maps, view.depth_kind)
     is_outside = ~((uv >= 0) & (uv <= view.size)).all(axis=-1)

@@ -189,7 +189,10 @@ def _write_array(group: h5py.Group, name: str, value: NDArray[Any]) -> None:
 
 
 def _codec() -> Mapping[str, Any]:
-    return hdf5plugin.Bitshuffle(cname="zstd", clevel=3)
+    # On float depth of 640x480, rendered, from half floats and from noisy millimetres, half the time of Bitshuffle with
+    # zstd at level 3 (2.2, 1.9, 2.7 against 4.8, 3.5, 4.9 ms a frame) and fewer bytes (300, 59, 697 against 356, 107,
+    # 724 KiB).
+    return hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE)
 
 
 # --- frames -------------------------------------------------------------------------------------------------------

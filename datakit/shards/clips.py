@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from . import codecs
 from .boundaries import boundary_rows, depth_boundary, frame_motion_boundary, moves
 from .difficulty import measure_difficulty, summarise_difficulty
 from .layout import canonical_json, clip_key
+from .overlaps import window_overlap
 from .params import PackParams
 from .stored_view import StoredView
 
@@ -58,15 +60,19 @@ class Clip:
         members: (kind, bytes) in the order of `layout.KINDS`.
         header: What `clip.json` says.
         motion_kinds: `MotionKind`s of the instances seen in it.
+        overlap: `datakit.covisibility.pack_overlap` of its photos; empty where it is not known or is no set.
     """
 
     key: str
     members: list[tuple[str, bytes]]
     header: dict[str, Any]
     motion_kinds: tuple[int, ...]
+    overlap: bytes = b""
 
 
-def make_clip(scene: Scene, window: Window, origin: Origin, params: PackParams) -> Clip:
+def make_clip(
+    scene: Scene, window: Window, origin: Origin, params: PackParams, covisibility: Path | None = None
+) -> Clip:
     """Cut, encode and describe one sample. The same arguments give the same bytes.
 
     Args:
@@ -74,6 +80,7 @@ def make_clip(scene: Scene, window: Window, origin: Origin, params: PackParams) 
         window: Which frames.
         origin: Hashes of the scene and its certificate.
         params: How to store.
+        covisibility: The scene's covisibility file, for sets of photos; None measures.
 
     Returns:
         The sample.
@@ -108,6 +115,11 @@ def make_clip(scene: Scene, window: Window, origin: Origin, params: PackParams) 
     )
     arrays |= difficulty
     header = _header(scene, view, stored, window, origin) | layers
+    seen_together = window_overlap(
+        scene, window.view, frames, covisibility, origin.scene_sha256, params.covisibility_points
+    )
+    if seen_together is not None:
+        arrays["overlap"], header["covisibility"] = seen_together[0], dict(seen_together[1])
     header["arrays"] = sorted(arrays)
     header["difficulty"] = summarise_difficulty(difficulty)
     _check_contract(header, arrays)
@@ -119,7 +131,8 @@ def make_clip(scene: Scene, window: Window, origin: Origin, params: PackParams) 
         ),
     ]
     kinds = tuple(sorted({int(kind) for kind in motion.instance_motion}))
-    return Clip(header["key"], first + packs, header, kinds)
+    overlap = arrays["overlap"].tobytes() if "overlap" in arrays else b""
+    return Clip(header["key"], first + packs, header, kinds, overlap)
 
 
 def _depth_pack(

@@ -73,6 +73,10 @@ def build_index(
         "scene_sha256": _digests(entries, "scene_sha256"),
         "certificate_sha256": _digests(entries, "certificate_sha256"),
     }
+    overlaps = [bytes.fromhex(e["overlap"]) for e in entries]
+    if any(overlaps):
+        columns["overlap_bytes"] = np.frombuffer(b"".join(overlaps), np.uint8)
+        columns["overlap_offset"] = np.cumsum([0, *map(len, overlaps)], dtype=np.int64)
     for name, texts in (("key", [e["key"] for e in entries]), ("scene", [e["scene"] for e in entries])):
         encoded = [text.encode("utf-8") for text in texts]
         columns[f"{name}_bytes"] = np.frombuffer(b"".join(encoded), np.uint8)

@@ -70,6 +70,7 @@ def pack(
     out: str | Path,
     *,
     certificates: str | Path | None = None,
+    covisibility: str | Path | None = None,
     params: PackParams | None = None,
     workers: int = 1,
     max_refused: int = 0,
@@ -78,14 +79,16 @@ def pack(
 ) -> PackReport:
     """Cut scenes into clips and write them as a shard set.
 
-    The bytes depend on the scenes, their certificates and `params` only: not on the order of `scenes`, nor on
-    `workers`, nor on being stopped in between. Shards and finished clips survive a kill, and the same call goes
-    on from them; the set is complete once `manifest.json` is there, which is written last.
+    The bytes depend on the scenes, their certificates and covisibility files, and `params` only: not on the order of
+    `scenes`, nor on `workers`, nor on being stopped in between. Shards and finished clips survive a kill, and the
+    same call goes on from them; the set is complete once `manifest.json` is there, which is written last.
 
     Args:
         scenes: Scene files.
         out: Folder of the set; made if missing.
         certificates: Folder of `<scene>.certificate.json`; None for beside each scene.
+        covisibility: Folder of `<scene>.covisibility.safetensors`, which are read for sets of photos; None for beside
+            each scene. Where there is none it is measured, clip by clip (`PackParams.covisibility_points`).
         params: What to store and how.
         workers: Clips at a time; more than 1 start fresh processes, for which a script needs the usual
             `if __name__ == "__main__"`.
@@ -100,17 +103,19 @@ def pack(
     Raises:
         UsageError: `out` holds another set or another run, a scene comes twice, or there is nothing to pack.
         QualityError: Too many scenes are refused, or a certificate belongs to another scene file.
-        FormatError: A scene or certificate is damaged.
+        ConventionError: Covisibility was measured on another scene file.
+        FormatError: A scene, certificate or covisibility file is damaged.
     """
     params = PackParams() if params is None else params
     if workers < 1:
         raise UsageError("There must be at least one worker", where="workers", found=workers)
     target = Path(out)
     certificate_folder = None if certificates is None else Path(certificates)
+    covisibility_folder = None if covisibility is None else Path(covisibility)
     paths = [Path(path) for path in scenes]
     show = progress and sys.stderr.isatty()
     with _pool(workers) as run:
-        looked = run(_look, [(path, certificate_folder) for path in paths])
+        looked = run(_look, [(path, certificate_folder, covisibility_folder) for path in paths])
         facts = list(tqdm(looked, total=len(paths), desc="hash", unit="scene", disable=not show))
         plan = make_plan(facts, params, max_refused)
         target.mkdir(parents=True, exist_ok=True)
@@ -122,7 +127,7 @@ def pack(
     return _report(target, plan, num_made)
 
 
-def _look(args: tuple[Path, Path | None]) -> SceneFacts:
+def _look(args: tuple[Path, Path | None, Path | None]) -> SceneFacts:
     return look_at_scene(*args)
 
 
@@ -156,7 +161,15 @@ def _fill(out: Path, plan: Plan, params: PackParams, run: _Run, show: bool) -> i
     done = [note for note in notes[:num_finished] if note is not None]
     assembler.skip(done)
     tasks = [
-        ClipTask(work, number, plan.scenes[i].path, window, plan.scenes[i].origin, params)
+        ClipTask(
+            work,
+            number,
+            plan.scenes[i].path,
+            window,
+            plan.scenes[i].origin,
+            params,
+            plan.scenes[i].covisibility,
+        )
         for number, (i, window) in enumerate(plan.clips)
         if notes[number] is None
     ]

@@ -34,6 +34,8 @@ class PackParams:
         edges_per_frame: Most boundary pixels of each kind kept per frame.
         motion_grid: Scene motion is compared on a thinned depth grid whose longer side is below twice this.
         difficulty_tracks: Tracks per clip that the difficulty index is measured on.
+        covisibility_points: Pixels of each photo that covisibility is measured on, for sets of photos without a
+            covisibility file; 0 measures none.
     """
 
     clip_frames: int = 48
@@ -50,6 +52,7 @@ class PackParams:
     edges_per_frame: int = 128
     motion_grid: int = 256
     difficulty_tracks: int = 64
+    covisibility_points: int = 256
 
     def __post_init__(self) -> None:
         for name in _LIMITS:
@@ -93,4 +96,5 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "edges_per_frame": _at_least(0),
     "motion_grid": _at_least(16),
     "difficulty_tracks": _at_least(0),
+    "covisibility_points": _at_least(0),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datakit.covisibility import SUFFIX, read_covisibility
 from datakit.errors import FormatError, QualityError
 from datakit.scene import open_scene
 
@@ -29,6 +30,7 @@ class SceneFacts:
         views: (name, number of frames) of the views with colour, in the scene's order.
         views_left_out: Names of the views without colour.
         summary: What `scenes.jsonl` says: hashes, licence, scale, converter, sources, certificate.
+        covisibility: The covisibility file of a set of photos, where there is one.
     """
 
     path: Path
@@ -38,21 +40,24 @@ class SceneFacts:
     views: tuple[tuple[str, int], ...]
     views_left_out: tuple[str, ...]
     summary: dict[str, Any]
+    covisibility: Path | None = None
 
 
-def look_at_scene(path: Path, certificates: Path | None) -> SceneFacts:
+def look_at_scene(path: Path, certificates: Path | None, covisibility: Path | None = None) -> SceneFacts:
     """Hash a scene file, find its certificate, and list its views.
 
     Args:
         path: Scene file.
         certificates: Folder of `<scene>.certificate.json`; None for beside the scene.
+        covisibility: Folder of `<scene>.covisibility.safetensors`; None for beside the scene.
 
     Returns:
         The facts; level "none" where there is no certificate.
 
     Raises:
-        FormatError: The scene or its certificate cannot be read.
+        FormatError: The scene, its certificate or its covisibility cannot be read.
         QualityError: The certificate belongs to another scene file.
+        ConventionError: Covisibility was measured on another scene file.
     """
     digest = file_sha256(path)
     level, certificate_sha256, certificate = _certificate(path, certificates, digest)
@@ -73,6 +78,10 @@ def look_at_scene(path: Path, certificates: Path | None) -> SceneFacts:
             "provenance": dict(scene.provenance) | {"sources": sources},
             "sources_sha256": origin.sources_sha256,
         }
+        overlaps = None
+        if scene.time_kind == "set":
+            overlaps = _covisibility(path, covisibility, digest)
+            summary["covisibility_sha256"] = "none" if overlaps is None else file_sha256(overlaps)
         return SceneFacts(
             path,
             scene.dataset,
@@ -81,6 +90,7 @@ def look_at_scene(path: Path, certificates: Path | None) -> SceneFacts:
             tuple(names.items()),
             tuple(name for name in scene.views if name not in names),
             summary,
+            overlaps,
         )
 
 
@@ -117,3 +127,11 @@ def _certificate(path: Path, folder: Path | None, scene_sha256: str) -> tuple[st
             mend="run datakit certify again",
         )
     return level, hashlib.sha256(data).hexdigest(), certificate
+
+
+def _covisibility(path: Path, folder: Path | None, scene_sha256: str) -> Path | None:
+    place = (path.parent if folder is None else folder) / (path.stem + SUFFIX)
+    if not place.is_file():
+        return None
+    read_covisibility(place, scene_sha256)  # a bad one is said before the first clip is made
+    return place

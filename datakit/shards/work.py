@@ -44,6 +44,7 @@ class ClipTask:
     window: Window
     origin: Origin
     params: PackParams
+    covisibility: Path | None = None
 
 
 def fragment_path(folder: Path, number: int) -> Path:
@@ -78,7 +79,7 @@ OPEN_SCENE = _OpenScene()
 
 def run_task(task: ClipTask) -> dict[str, Any]:
     """Make a clip and write its fragment, then its note, which is returned."""
-    clip = make_clip(OPEN_SCENE.at(task.scene), task.window, task.origin, task.params)
+    clip = make_clip(OPEN_SCENE.at(task.scene), task.window, task.origin, task.params, task.covisibility)
     parts: list[bytes] = []
     members: dict[str, list[Any]] = {}
     at = 0
@@ -112,6 +113,7 @@ def _note(task: ClipTask, clip: Clip, members: dict[str, list[Any]], size: int) 
         "motion_kinds": list(clip.motion_kinds),
         "has_tracks": "points_world" in header["arrays"],
         "difficulty": header["difficulty"],
+        "overlap": clip.overlap.hex(),
         "members": members,
         "size": size,
     }

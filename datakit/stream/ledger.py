@@ -41,6 +41,7 @@ class Ledger:
         self.delivered: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
         self.failures: dict[str, dict[str, Any]] = {}
         self.queries: dict[str, dict[str, list[int]]] = {}
+        self.frames_by: dict[str, dict[str, int]] = {}
         self.spans: list[dict[str, int]] = []
         self.content = 0
         self.shown: list[NDArray[np.uint32]] = [np.zeros(count, np.uint32) for count in clips]
@@ -68,6 +69,8 @@ class Ledger:
             name = outcome.meta[kind]
             self.delivered[kind][name] = self.delivered[kind].get(name, 0) + 1
         self.shown[sample.set_index][sample.clip_index] += 1
+        chosen = self.frames_by.setdefault(sample.dataset, {})
+        chosen[sample.frames_by] = chosen.get(sample.frames_by, 0) + 1
         mine = self.queries.setdefault(sample.dataset, {})
         for name, counts in outcome.counts.items():
             mine[name] = _add(mine.get(name, []), counts)
@@ -99,6 +102,7 @@ class Ledger:
                 for kind, counts in self.delivered.items()
             },
             "repeats": _histogram(self.shown),
+            "frames_by": {name: dict(sorted(how.items())) for name, how in sorted(self.frames_by.items())},
             "queries": {dataset: _named(counts) for dataset, counts in sorted(self.queries.items())},
             "failures": self.failures,
             "spans": self.spans,
@@ -137,6 +141,7 @@ class Ledger:
             }
             ledger.failures = {reason: dict(entry) for reason, entry in data["failures"].items()}
             ledger.queries = {name: dict(counts) for name, counts in data["query_counts"].items()}
+            ledger.frames_by = {name: dict(how) for name, how in data.get("frames_by", {}).items()}
             ledger.spans = [dict(span) for span in data["spans"]]
             ledger.content = int(data["content_hash"], 16)
             ledger.shown = [_unpacked(text) for text in data["clip_counts"]]
@@ -191,6 +196,10 @@ def merge(ledgers: Iterable[Ledger]) -> Ledger:
             counts_of = out.queries.setdefault(dataset, {})
             for name, values in named.items():
                 counts_of[name] = _add(counts_of.get(name, []), values)
+        for dataset, chosen in ledger.frames_by.items():
+            mine_by = out.frames_by.setdefault(dataset, {})
+            for how, count in chosen.items():
+                mine_by[how] = mine_by.get(how, 0) + count
         out.spans += ledger.spans
         out.content = (out.content + ledger.content) % _CONTENT
         out.shown = [mine + theirs for mine, theirs in zip(out.shown, ledger.shown, strict=True)]

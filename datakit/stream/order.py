@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datakit.covisibility import draw_set, unpack_overlap
 from datakit.errors import UsageError
 
 from .params import AugmentParams, ClipParams
@@ -44,6 +45,8 @@ class Census:
         clip_index: (C,) its number within that set.
         num_frames: (C,) frames it has.
         is_unordered: (C,) True for photos without an order in time (`time_kind: set`).
+        overlaps: Of each set, what its index says of which photos overlap: codes of all clips one after the other,
+            and (clips + 1,) where each clip's begin; None where it says nothing.
     """
 
     manifests: tuple[str, ...]
@@ -53,6 +56,16 @@ class Census:
     clip_index: Index
     num_frames: Index
     is_unordered: NDArray[np.bool_]
+    overlaps: tuple[tuple[NDArray[np.uint8], Index] | None, ...] = ()
+
+    def overlap_codes(self, row: int) -> NDArray[np.uint8] | None:
+        """Return the `datakit.covisibility.pack_overlap` of a clip's photos; None where it is not known."""
+        place = int(self.set_index[row])
+        known = self.overlaps[place] if place < len(self.overlaps) else None
+        if known is None:
+            return None
+        first, last = known[1][int(self.clip_index[row]) :][:2]
+        return known[0][first:last] if last > first else None
 
 
 class Look(NamedTuple):
@@ -95,6 +108,7 @@ class Sample:
         frames: Frames of the stored clip, distinct and ascending.
         look: Crop and colours.
         query_key: Key of the generator that draws the queries.
+        frames_by: What chose the frames: "stride", "covisibility" or "chance"; it says nothing new to the digest.
     """
 
     step: int
@@ -106,6 +120,7 @@ class Sample:
     frames: tuple[int, ...]
     look: Look
     query_key: int
+    frames_by: str = "stride"
 
     def digest(self) -> bytes:
         """Return 32 bytes that change with anything about the sample."""
@@ -219,10 +234,18 @@ class Order:
         epoch, place = divmod(occurrence, len(rows))
         row = rows[shuffled(place, len(rows), f"{self.seed}/{name}/{epoch}")]
         num_frames, wanted = int(self.census.num_frames[row]), self.clip.clip_frames
-        if self.census.is_unordered[row]:
-            frames = choose_photos(num_frames, wanted, draw_key(self.seed, step, slot, "photos"))
+        if not self.census.is_unordered[row]:
+            frames, how = choose_frames(num_frames, wanted, self.clip.augment.max_stride, stride), "stride"
         else:
-            frames = choose_frames(num_frames, wanted, self.clip.augment.max_stride, stride)
+            key, codes = draw_key(self.seed, step, slot, "photos"), self.census.overlap_codes(row)
+            if codes is not None and codes.any():
+                overlap = unpack_overlap(codes, num_frames)
+                frames, how = (
+                    choose_covisible(overlap, wanted, key, self.clip.augment.set_overlap),
+                    "covisibility",
+                )
+            else:
+                frames, how = choose_photos(num_frames, wanted, key), "chance"
         return Sample(
             step=step,
             slot=slot,
@@ -233,6 +256,7 @@ class Order:
             frames=frames,
             look=choose_look(self.clip.augment, look),
             query_key=draw_key(self.seed, step, slot, "queries"),
+            frames_by=how,
         )
 
 
@@ -256,6 +280,26 @@ def choose_photos(num_photos: int, wanted: int, key: int) -> tuple[int, ...]:
     """Choose distinct photos of a set without an order in time, ascending by number."""
     chosen = generator(key).choice(num_photos, min(num_photos, wanted), replace=False)
     return tuple(sorted(chosen.tolist()))
+
+
+def choose_covisible(
+    overlap: NDArray[np.float32], wanted: int, key: int, limits: tuple[float, float]
+) -> tuple[int, ...]:
+    """Choose distinct photos that show one place, ascending by number; fewer than wanted where no more do.
+
+    Args:
+        overlap: (F, F), the same in both directions.
+        wanted: Photos of the clip.
+        key: Of the generator.
+        limits: Least overlap with some chosen photo, most with any.
+    """
+    least, most = limits
+    rng = generator(key)
+    others = np.where(np.eye(len(overlap), dtype=bool), 0, overlap)
+    # A photo that overlaps with none would stay alone.
+    starts = np.flatnonzero(((others >= least) & (others <= most) & (others > 0)).any(axis=1))
+    first = int(starts[rng.integers(len(starts))]) if len(starts) else int(rng.integers(len(overlap)))
+    return tuple(sorted(draw_set(overlap, wanted, rng, least=least, most=most, first=first).tolist()))
 
 
 def choose_look(augment: AugmentParams, draws: Sequence[float]) -> Look:

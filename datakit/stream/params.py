@@ -27,6 +27,9 @@ class AugmentParams:
         colour_drop_probability: How often the clip becomes grey.
         blur_probability: How often the clip (not its patches) is blurred.
         blur_sigma: Gaussian sigma in network pixels.
+        set_overlap: Of photos without an order in time: the least share of what it shows that a photo has in common
+            with some other one of the clip, and the most that it may have in common with any (near copies teach
+            little). Only where the shards say what overlaps; elsewhere photos are drawn freely.
     """
 
     max_stride: int = 8
@@ -40,6 +43,7 @@ class AugmentParams:
     colour_drop_probability: float = 0.2
     blur_probability: float = 0.4
     blur_sigma: Range = (0.3, 2.0)
+    set_overlap: Range = (0.1, 1.0)
 
     def __post_init__(self) -> None:
         if self.max_stride < 1:
@@ -57,6 +61,10 @@ class AugmentParams:
         for name in ("zoom_probability", "colour_drop_probability", "blur_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is not a probability", found=getattr(self, name))
+        if not 0 <= self.set_overlap[0] <= self.set_overlap[1] <= 1:
+            raise UsageError(
+                "set_overlap is not a range", expected="0 <= least <= most <= 1", found=self.set_overlap
+            )
 
     @staticmethod
     def none() -> AugmentParams:

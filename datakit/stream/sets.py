@@ -87,7 +87,13 @@ def take_census(sets: Sequence[ClipSet]) -> Census:
         clip_index=clip_index,
         num_frames=num_frames,
         is_unordered=is_unordered,
+        overlaps=tuple(_overlaps(each) for each in sets),
     )
+
+
+def _overlaps(each: ClipSet) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
+    columns = each.columns
+    return (columns["overlap_bytes"], columns["overlap_offset"]) if "overlap_offset" in columns else None
 
 
 def requested_shares(sets: Sequence[ClipSet], of_dataset: Mapping[str, float]) -> dict[str, dict[str, float]]:

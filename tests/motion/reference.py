@@ -235,7 +235,83 @@ def depth_test(
         (np.isnan(observed), Visibility.UNKNOWN, Reason.TARGET_NO_DEPTH),
     ):
         state[mask], reason[mask] = new_state, new_reason
+    for n in range(len(z_point) if depth_kind == "lidar" else 0):
+        if not quad.is_inside[n] or not _has_gap(quad, n, z_depth):
+            continue
+        found = _look_around(quad, n, float(z_point[n]), int(instance[n]), z_depth, instances)
+        if reason[n] != Reason.SEEN:
+            state[n], reason[n] = found
+        elif found[0] == Visibility.OCCLUDED:
+            state[n], reason[n] = Visibility.UNKNOWN, Reason.TARGET_DEPTH_EDGE
     return state, reason
+
+
+def _corner(quad: Quad, n: int) -> tuple[float, float, int, int]:
+    """Position (v, u) of a point, and the upper left one of the 2x2 pixel centres around it."""
+    v, u = quad.row[n] + 0.5 + quad.offset[n, 1], quad.col[n] + 0.5 + quad.offset[n, 0]
+    return v, u, int(np.floor(v - 0.5)), int(np.floor(u - 0.5))
+
+
+def _has_gap(quad: Quad, n: int, z_depth: NDArray[Any]) -> bool:
+    """Whether the 4x4 around a point are not all known and alike; beyond the border the edge repeats."""
+    _, _, top, left = _corner(quad, n)
+    height, width = z_depth.shape[1:]
+    rows, cols = (
+        np.clip(top + np.arange(-1, 3), 0, height - 1),
+        np.clip(left + np.arange(-1, 3), 0, width - 1),
+    )
+    z = z_depth[quad.frame[n]][np.ix_(rows, cols)]
+    return not z.max() <= (1 + DEPTH_TOLERANCE["lidar"]) * z.min()
+
+
+def _look_around(
+    quad: Quad,
+    n: int,
+    z_point: float,
+    instance: int,
+    z_depth: NDArray[Any],
+    instances: NDArray[Any] | None,
+) -> tuple[int, int]:
+    """Judge one point by the known depths around it: the rule of `visibility.depth_test` for lidar."""
+    nothing = (Visibility.UNKNOWN, Reason.TARGET_NO_DEPTH)
+    v, u, top, left = _corner(quad, n)
+    top, left = top - 15, left - 15
+    window = np.s_[quad.frame[n], max(top, 0) : top + 32, max(left, 0) : left + 32]
+    z = z_depth[window].astype(np.float64)
+    label = np.zeros(z.shape, int) if instances is None else instances[window]
+    own = 0 if instances is None else instance
+    known = np.isfinite(z)
+    if not known.any():
+        return nothing
+    down = np.arange(max(top, 0), max(top, 0) + z.shape[0])[:, None] + 0.5 - v
+    right = np.arange(max(left, 0), max(left, 0) + z.shape[1])[None] + 0.5 - u
+    way = down**2 + right**2
+    near, least = [], []
+    for below in (False, True):
+        for aside in (False, True):
+            at = np.nonzero(
+                known
+                & (way <= 1.5**2 * z.size / known.sum())
+                & ((down > 0) == below)
+                & ((right > 0) == aside)
+            )
+            if not len(at[0]):
+                return nothing
+            near.append((z[at][np.argmin(way[at])], label[at][np.argmin(way[at])]))
+            least.append((z[at].min(), label[at][np.argmin(z[at])]))
+    low, high = min(near)[0], max(near)[0]
+    margin = DEPTH_TOLERANCE["lidar"] * z_point + high - low
+    before = max(least)[0]
+    if before <= 1.25 * min(least)[0] and z_point > 1.25 * before:
+        is_own = any(which == own for _, which in least)
+        return Visibility.OCCLUDED, Reason.BEHIND_SURFACE if is_own else Reason.BEHIND_OTHER_INSTANCE
+    if high > 1.25 * low:
+        return Visibility.UNKNOWN, Reason.TARGET_DEPTH_EDGE
+    if z_point < low - margin:
+        return Visibility.UNKNOWN, Reason.TARGET_CONTRADICTS
+    if z_point <= high + margin and all(which == own for _, which in near):
+        return Visibility.VISIBLE, Reason.SEEN
+    return Visibility.UNKNOWN, Reason.TARGET_DEPTH_EDGE
 
 
 def carry_points(

@@ -128,6 +128,38 @@ def test_tolerance_follows_the_kind_of_depth() -> None:
             assert state[0] == want, (kind, factor)
 
 
+def _between(points: dict[tuple[int, int], float], z_point: float, label: int = 0) -> tuple[int, int]:
+    """Judge a point in the middle of a 40 x 40 lidar map that knows these (row, column) -> depth."""
+    z = np.full((1, 40, 40), np.nan, np.float32)
+    for (row, col), value in points.items():
+        z[0, row, col] = value
+    labels = np.zeros((1, 40, 40), np.uint32)
+    quad = quad_at(np.array([[20.5, 20.5]]), (40, 40))
+    state, reason = depth_test(quad, np.array([z_point]), np.array([label], np.uint32), z, labels, "lidar")
+    return int(state[0]), int(reason[0])
+
+
+def test_between_lidar_points_there_is_evidence_on_four_sides_or_none() -> None:
+    four = {(17, 18): 10.0, (17, 23): 10.2, (24, 18): 10.0, (24, 23): 9.8}
+    assert _between(four, 10.1) == (Visibility.VISIBLE, Reason.SEEN)
+    assert _between(four, 15.0) == (Visibility.OCCLUDED, Reason.BEHIND_SURFACE)
+    # Behind by a little may be the surface's slope; before it, one of the two is wrong.
+    assert _between(four, 11.5)[0] == Visibility.UNKNOWN
+    assert _between(four, 5.0) == (Visibility.UNKNOWN, Reason.TARGET_CONTRADICTS)
+    assert _between(four, 10.1, label=3)[0] == Visibility.UNKNOWN
+    assert _between(four, 15.0, label=3) == (Visibility.OCCLUDED, Reason.BEHIND_OTHER_INSTANCE)
+    three = dict(list(four.items())[:3])
+    for z_point in (10.1, 15.0):
+        assert _between(three, z_point) == (Visibility.UNKNOWN, Reason.TARGET_NO_DEPTH)
+    assert _between({}, 10.0) == (Visibility.UNKNOWN, Reason.TARGET_NO_DEPTH)
+    # An edge runs through: nearer on two sides only.
+    edge = {**four, (17, 18): 30.0, (17, 23): 30.0}
+    assert _between(edge, 30.0)[0] == Visibility.UNKNOWN
+    # The pixel's own depth was seen past an edge: a nearer surface is all around it.
+    assert _between({**four, (20, 20): 30.0}, 30.0) == (Visibility.UNKNOWN, Reason.TARGET_DEPTH_EDGE)
+    assert _between({(20, 20): 30.0}, 30.0) == (Visibility.VISIBLE, Reason.SEEN)
+
+
 def test_unknown_poses_are_unknown(tmp_path: Path) -> None:
     poses = np.tile(np.eye(4), (4, 1, 1))
     poses[2] = np.nan

@@ -211,7 +211,7 @@ FAULTS: dict[str, tuple[Patch, str]] = {
         "fail",
     ),
     "depth codes as millimetres": (_stored(_as_integers), "fail"),
-    "depth of the other byte order": (_stored(lambda h: h.byteswap()), ""),
+    "depth of the other byte order": (_stored(lambda h: h.byteswap()), "fail"),
     "cameras by the number in the file name": (_last_frame, "fail"),
 }
 

@@ -19,9 +19,11 @@ import torch
 import datakit
 from converters import dynamic_replica as dr
 from converters.dynamic_replica import annotations, discover, rasters, trajectories
+from converters.dynamic_replica.write import break_depth
 from datakit.errors import ConventionError, FormatError, LayoutError
 from datakit.motion import MotionKind, Visibility
 from datakit.scene import encode_png
+from datakit.worlds import World
 
 from .conftest import convert, only_scene
 
@@ -179,11 +181,11 @@ def test_vertices_that_change_are_refused(natives: dict[str, Path], tmp_path: Pa
         convert(root, tmp_path / "out.h5")
 
 
-def test_broken_depth_is_left_unknown_and_named(natives: dict[str, Path], tmp_path: Path) -> None:
+def test_broken_depth_is_left_unknown_and_named(
+    natives: dict[str, Path], tmp_path: Path, world: World
+) -> None:
     root = _copy(natives, tmp_path / "n")
-    victim = sorted(_source(root).glob("depths/*.png"))[0]
-    noise = np.random.default_rng(0).uniform(1, 9, size=(64, 96)).astype(np.float16)
-    victim.write_bytes(encode_png(noise.view(np.uint16)))
+    break_depth(root / "valid", world, 0)
     with datakit.open_scene(convert(root, tmp_path / "out.h5")) as scene:
         assert scene.metadata["broken_depth_frames"] == [0]
         assert np.isnan(scene.views["left"].z_depth(0)).all()

@@ -241,7 +241,7 @@ FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], bool]] = {
     ),
     "colour K used for depth": (_calibration(lambda c: {"depth_k": c.colour_k}), True),
     "depth multiplied by depthShift": (_multiplied, True),
-    "big-endian depth": (_little_as_big, False),
+    "big-endian depth": (_little_as_big, True),
     "depth of the next frame": (_late, False),
     "far depth lost": (_signed, False),
 }
