@@ -5,7 +5,7 @@ from __future__ import annotations
 from datakit.convert.api import DatasetCard
 
 NAME = "waymo"
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 LICENCE = "LicenseRef-Waymo-Open-Dataset-Non-Commercial"
 
 CITATION = "Sun et al., Scalability in Perception for Autonomous Driving: Waymo Open Dataset, CVPR 2020"
@@ -28,7 +28,7 @@ SUPERVISION = (
 
 CARD = DatasetCard(
     name=NAME,
-    title="Waymo Open Dataset, Perception (v1 TFRecord)",
+    title="Waymo Open Dataset, Perception (v1 TFRecord, v2 parquet)",
     homepage="https://waymo.com/open",
     licence=LICENCE,
     licence_note="Non-commercial use only; what is derived from the data falls under the same agreement.",

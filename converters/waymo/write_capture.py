@@ -361,7 +361,7 @@ def _pose_numbers(global_from_vehicle: Float) -> NDArray[np.float32]:
 
 
 def _lidars(width: int) -> dict[int, LidarRig]:
-    """Place five lidars with as many columns for the pictures' width as the release has, and no fewer than tests need."""
+    """Place five lidars; they have the release's columns for the pictures' width, but no fewer than tests need."""
     turn = g.rotation_from_axis_angle
     # TOP's beams are denser around the horizon, as on the release's 64.
     part = np.linspace(-1, 1, 64)
