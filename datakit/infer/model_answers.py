@@ -139,9 +139,9 @@ class ModelAnswers:
         with torch.inference_mode(), self.arithmetic():
             for size in sizes:
                 # Cut flat and then made a batch of one, so that strides, too, follow from the size alone.
-                query = [each[at : at + size][None] for each in (places, *moments)]
-                patch = gather_patches(frames, query[0], query[1], self.model.query_patch)
-                parts.append(self._packed(self._decode(memory, *query, patch)))
+                place, t_src, t_tgt, t_cam = (each[at : at + size][None] for each in (places, *moments))
+                patch = gather_patches(frames, place, t_src, self.model.query_patch)
+                parts.append(self._packed(self._decode(memory, place, t_src, t_tgt, t_cam, patch)))
                 at += size
             numbers = torch.cat(parts)[:count].cpu().numpy() if parts else np.zeros((0, 13), np.float32)
         found = np.empty_like(numbers)
