@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datakit.errors import LayoutError
-from datakit.infer.answers import Answerer, ClipFrames
+from datakit.infer.answers import Answerer, ClipFrames, OpenClip
 from datakit.infer.job import default_params, plan_windows
 from datakit.infer.params import InferParams
 from datakit.infer.stitch import Reconstruction, stitch
-from datakit.infer.tracks import TrackQueries, carry_tracks
+from datakit.infer.tracks import TrackQueries, carry_back, carry_tracks, follow, join_tracks
 from datakit.infer.window import WindowResult, reconstruct_window
 
 from .benchmarks import BenchmarkClip
@@ -23,8 +24,9 @@ def predict(clip: BenchmarkClip, answerer: Answerer, params: InferParams | None 
     """Ask for everything that benchmarks measure.
 
     Tracks in the cameras are asked with t_cam = t_tgt, those in one frame with t_cam held at the first frame. A clip
-    longer than the answerer's is cut into windows that overlap and are joined by a similarity; a query is followed
-    from the first window that holds its frame, so its track has no answer (NaN, not visible) in windows before that.
+    longer than the answerer's is cut into windows that overlap and are joined by a similarity. A query is followed
+    from the first window that holds its frame, over seams in both directions; beyond a seam where its point is not
+    surely seen there is no answer (NaN, not visible).
 
     Args:
         clip: A benchmark's clip with its images.
@@ -41,15 +43,27 @@ def predict(clip: BenchmarkClip, answerer: Answerer, params: InferParams | None 
         raise LayoutError("A clip has no images to look at", where=clip.name)
     params = params or default_params(answerer)
     windows: list[WindowResult] = []
+    spans = plan_windows(clip.num_frames, params.window, params.overlap)
     stop_before = 0
-    for first, stop in plan_windows(clip.num_frames, params.window, params.overlap):
-        rgb = np.stack([clip.rgb(t) for t in range(first, stop)])
-        opened = answerer.open(ClipFrames(rgb, _times(clip)[first:stop], np.arange(first, stop)))
+    for first, stop in spans:
         carried = carry_tracks(windows[-1], params, stop_before - first) if windows and clip.tracks else None
         queries = _queries(clip, first, stop_before, stop, carried)
-        windows.append(reconstruct_window(opened, params, queries))
+        windows.append(reconstruct_window(_open(clip, answerer, first, stop), params, queries))
         stop_before = stop
+    for number in reversed(range(len(windows) - 1)):
+        earlier, shared = windows[number], spans[number][1] - spans[number + 1][0]
+        queries = carry_back(windows[number + 1], earlier, params, shared)
+        if len(queries):
+            opened = _open(clip, answerer, *spans[number])
+            back = follow(opened, queries, params, earlier.fx_fy, earlier.world_from_cam)
+            windows[number] = replace(earlier, tracks=join_tracks(earlier.tracks, back))
     return _prediction(clip, stitch(windows, params), params)
+
+
+def _open(clip: BenchmarkClip, answerer: Answerer, first: int, stop: int) -> OpenClip:
+    assert clip.rgb is not None  # `predict` has looked
+    rgb = np.stack([clip.rgb(t) for t in range(first, stop)])
+    return answerer.open(ClipFrames(rgb, _times(clip)[first:stop], np.arange(first, stop)))
 
 
 def _times(clip: BenchmarkClip) -> NDArray[np.float64]:

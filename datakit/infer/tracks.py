@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,12 +163,47 @@ def carry_tracks(previous: WindowResult, params: InferParams, shared: int) -> Tr
     if tracks is None or not len(tracks.ids):
         return TrackQueries(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
     uv = tracks.uv[:, count - shared :]
-    sure = is_surely_seen(tracks, params)[:, count - shared :]
-    with np.errstate(invalid="ignore"):
-        sure = sure & ((uv >= 0) & (uv <= 1)).all(axis=-1)
+    sure = _can_be_asked(tracks, params)[:, count - shared :]
     rows = np.flatnonzero(sure.any(axis=1))
     last = shared - 1 - np.argmax(sure[rows, ::-1], axis=1)
     return TrackQueries(uv[rows, last], last.astype(np.int64), tracks.ids[rows])
+
+
+def carry_back(later: WindowResult, earlier: WindowResult, params: InferParams, shared: int) -> TrackQueries:
+    """Ask the window before for tracks that it lacks: at the first frame of the overlap where each is surely seen.
+
+    Args:
+        later: A window.
+        earlier: The one before it.
+        params: How; what counts as seen, and as sure.
+        shared: Frames that both windows have.
+
+    Returns:
+        Queries with the same ids; frames count in the earlier window.
+    """
+    tracks = later.tracks
+    if tracks is None:
+        return TrackQueries(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    is_new = ~np.isin(tracks.ids, [] if earlier.tracks is None else earlier.tracks.ids)
+    sure = _can_be_asked(tracks, params)[:, :shared] & is_new[:, None]
+    rows = np.flatnonzero(sure.any(axis=1))
+    first = np.argmax(sure[rows], axis=1).astype(np.int64)
+    return TrackQueries(tracks.uv[rows, first], len(earlier.numbers) - shared + first, tracks.ids[rows])
+
+
+def join_tracks(one: TracksResult | None, two: TracksResult) -> TracksResult:
+    """Put tracks of the same window together."""
+    if one is None:
+        return two
+    pairs = {each.name: (getattr(one, each.name), getattr(two, each.name)) for each in fields(TracksResult)}
+    return TracksResult(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+
+
+def _can_be_asked(tracks: TracksResult, params: InferParams) -> NDArray[np.bool_]:
+    """Tell (N, T) where a track is surely seen in the picture, so that its pixel can be asked about."""
+    with np.errstate(invalid="ignore"):
+        inside = ((tracks.uv >= 0) & (tracks.uv <= 1)).all(axis=-1)
+    return np.asarray(is_surely_seen(tracks, params) & inside)
 
 
 def is_surely_seen(tracks: TracksResult, params: InferParams) -> NDArray[np.bool_]:
