@@ -45,7 +45,7 @@ class DepthCodes:
         costs, count = np.array(self._costs)[:, :-1], int(np.array(self._costs)[:, -1].sum())
         order = rival_measure(context, self.name, "byte_order", costs, (0, *ENCODINGS), count, (BYTE_ORDER,))
         hint = ""
-        if order.verdict not in (PASS, NOT_TESTABLE) and order.value is not None:
+        if order.verdict not in (PASS, NOT_TESTABLE) and order.value:
             hint = f"looks like {ENCODINGS[int(order.value)]} with their bytes in the other order"
         return make_check(self.name, [order], hint=hint)
 

@@ -49,6 +49,7 @@ COLUMNS = (
     "shard", "num_frames", "start_frame", "dataset", "licence", "scale", "certificate", "time_kind", "depth_kind",
     "motion_kinds", "has_tracks", "difficulty", "member_offset", "member_length", "member_xxh3", "member_sha256",
     "scene_sha256", "certificate_sha256", "key_bytes", "key_offset", "scene_bytes", "scene_offset",
+    "overlap_bytes", "overlap_offset",
 )  # fmt: skip
 MANIFEST_FIELDS = (
     "datasets", "format", "index", "manifest_sha256", "names", "params", "plan_sha256", "refused", "scenes", "shards",
