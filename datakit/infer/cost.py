@@ -75,7 +75,7 @@ def estimate_cost(
     queries: dict[str, int] = {}
     for number in missing:
         first, stop = spans[number]
-        num_tracks = requests.expected(stop, size)
+        num_tracks = requests.expected(size)
         for name, count in count_queries(params, stop - first, num_tracks, size).items():
             queries[name] = queries.get(name, 0) + count
     return Estimate(len(spans), len(missing), queries, opening, rate)

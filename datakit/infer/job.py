@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from .requests import TrackRequests, parse_requests
 from .rerun_log import check_rerun
 from .scene_output import plain
 from .stitch import Reconstruction, stitch
-from .tracks import TrackQueries, carry_tracks
+from .tracks import TrackQueries, carry_back, carry_tracks, follow, join_tracks
 from .video import FrameSource, Selection, open_source
 from .window import WindowResult, reconstruct_window
 
@@ -239,6 +239,8 @@ def _run(
         _make_windows(windows, missing, source, answerer, params, requests, counter, say, progress)
     else:
         say(f"all {len(windows)} windows are there already")
+    if len(requests.frame):
+        _follow_back(windows, source, answerer, params, requests, counter)
     seconds = time.monotonic() - start
     rec = stitch(windows, params)
     seams = _say_seams(rec, say)
@@ -283,6 +285,33 @@ def _make_windows(
             queries = _queries_of(number, windows.spans, previous, params, requests, size)
             counting = CountingClip(clip, counter, bar.update)
             windows.save(number, reconstruct_window(counting, params, queries))
+
+
+def _follow_back(
+    windows: WindowFolder,
+    source: FrameSource,
+    answerer: Answerer,
+    params: InferParams,
+    requests: TrackRequests,
+    counter: Counter,
+) -> None:
+    """Follow single pixels into windows before the one that holds their frame.
+
+    A window is replaced by itself with more tracks, the last one first. What is there already is not asked again, so a
+    run that was killed here goes on.
+    """
+    spans = windows.spans
+    for number in reversed(range(len(windows) - 1)):
+        earlier, later = windows[number], windows[number + 1]
+        queries = carry_back(later, earlier, params, spans[number][1] - spans[number + 1][0])
+        # Tracks of the grid begin where nothing was followed; they are not asked for before.
+        queries = queries.take(queries.ids < len(requests.frame))
+        if not len(queries):
+            continue
+        ((_, frames),) = _clips(source, spans, [number])
+        clip = CountingClip(answerer.open(frames), counter, lambda count: None)
+        back = follow(clip, queries, params, earlier.fx_fy, earlier.world_from_cam)
+        windows.save(number, replace(earlier, tracks=join_tracks(earlier.tracks, back)))
 
 
 def _bar(progress: bool) -> Any:
@@ -333,6 +362,9 @@ def _queries_of(
     first, stop = spans[number]
     first_new = spans[number - 1][1] if number else 0
     carried = None if previous is None else carry_tracks(previous, params, first_new - first)
+    if carried is not None:
+        # A window that is made again finds tracks in the one before that were followed back from here.
+        carried = carried.take(~np.isin(carried.ids, np.flatnonzero(requests.frame >= first_new)))
     taken = np.zeros((0, 2)) if carried is None else carried.uv
     ids, frames, uv = requests.begin(number, first_new, stop, size, taken)
     begun = TrackQueries(uv=uv, frame=frames - first, ids=ids)

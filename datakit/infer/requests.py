@@ -42,10 +42,10 @@ class TrackRequests:
         """Whether nothing is to be followed."""
         return not self.grid and not len(self.frame)
 
-    def expected(self, stop: int, size: tuple[int, int]) -> int:
-        """Return how many tracks a window will have, about: all of the grid, and single ones that have begun."""
+    def expected(self, size: tuple[int, int]) -> int:
+        """Return how many tracks a window will have, about: all of the grid, and all single ones."""
         columns, rows = grid_shape(self.grid, size) if self.grid else (0, 0)
-        return columns * rows + int((self.frame < stop).sum())
+        return columns * rows + len(self.frame)
 
     def describe(self) -> dict[str, Any]:
         """Return what makes the requests what they are, as plain data."""

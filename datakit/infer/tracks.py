@@ -50,6 +50,10 @@ class TrackQueries:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, rows: NDArray[Any]) -> TrackQueries:
+        """Return some of them."""
+        return TrackQueries(self.uv[rows], self.frame[rows], self.ids[rows])
+
 
 @dataclass(frozen=True)
 class TracksResult:

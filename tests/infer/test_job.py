@@ -22,11 +22,13 @@ from datakit.convert.lock import locked_folder
 from datakit.errors import FormatError, UsageError
 from datakit.infer.cost import format_seconds
 from datakit.infer.files import read_npz
-from datakit.infer.job import _clips, estimate, infer, plan_windows
+from datakit.infer.folder import WindowFolder
+from datakit.infer.job import JobResult, _clips, estimate, infer, plan_windows
 from datakit.infer.outputs import DEFAULT_OUTPUTS, OutputOptions
 from datakit.infer.params import InferParams
 from datakit.infer.truth import Errors, TruthAnswers
 from datakit.infer.video import open_source
+from datakit.infer.window import WindowResult
 from datakit.motion import Visibility
 from datakit.scene import open_scene, validate_scene
 from datakit.show import write_report
@@ -297,13 +299,41 @@ def test_a_seam_that_disagrees_is_told_everywhere(world, source, tmp_path):
 
 
 def test_single_pixels_are_followed_through_windows(source, tmp_path):
+    """Onwards and back; a run that was killed while it went back, and one with a damaged window, end the same."""
     (tmp_path / "points.csv").write_text("frame,x,y\n0,24,18\n13,10,10\n")
-    infer(
-        source, tmp_path / "out", Slope(), PARAMS, tracks=str(tmp_path / "points.csv"), outputs=ONLY_SCENE
-    )  # fmt: skip
+
+    def run(name: str) -> JobResult:
+        tracks = str(tmp_path / "points.csv")
+        return infer(source, tmp_path / name, Slope(), PARAMS, tracks=tracks, outputs=ONLY_SCENE)
+
+    run("out")
     with open_scene(tmp_path / "out" / "scene.h5") as scene:
         known = np.isfinite(scene.motion.points_world).all(axis=2)
-    assert known.shape == (2, FRAMES) and known[0].all() and known[1, 8:].all() and not known[1, :8].any()
+    assert known.shape == (2, FRAMES) and known.all()
+    assert run("out").num_queries == 0
+
+    shutil.copytree(tmp_path / "out", tmp_path / "damaged")
+    windows = sorted((tmp_path / "damaged" / "windows").iterdir())
+    assert len(windows) == 3
+    windows[1].write_bytes(windows[1].read_bytes()[:-9])
+    assert run("damaged").num_kept == 2
+    assert tree(tmp_path / "damaged") == tree(tmp_path / "out")
+
+    with pytest.MonkeyPatch.context() as patch:
+        saved, save = [], WindowFolder.save
+
+        def killed(self: WindowFolder, number: int, window: WindowResult) -> None:
+            saved.append(number)
+            if len(saved) == 5:
+                raise KeyboardInterrupt
+            save(self, number, window)
+
+        patch.setattr(WindowFolder, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("killed")
+    assert saved == [0, 1, 2, 1, 0]
+    assert run("killed").num_kept == 3
+    assert tree(tmp_path / "killed") == tree(tmp_path / "out")
 
 
 def test_dense_tracks_are_written_in_the_world(source, tmp_path):
