@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from datakit.errors import ConventionError
 from datakit.scene.records import MotionRecord
 
-from .kinds import MotionKind, Reason
+from .kinds import Reason
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
-#: Comparing arrays with a number takes a tenth of what comparing them with an enum member does.
-_POINTS = int(MotionKind.POINTS)
+Mask = NDArray[np.bool_]
 
 
 def instance_rows(motion: MotionRecord, instance: NDArray[np.uint32]) -> Index:
@@ -42,16 +41,29 @@ def carry_points(
     Returns:
         points_world (N, 3) at m_tgt, NaN unknown; and reason (N,) `Reason`, SEEN where the motion is known.
     """
-    out, rows = _carry_by_pose(motion, points_world, instance, m_src, m_tgt, are_points=True)
-    follows = (rows >= 0) & (motion.instance_motion[rows] == _POINTS) & (m_src >= 0) & (m_tgt >= 0)
-    known = np.isfinite(points_world).all(axis=-1)
-    along = np.flatnonzero(follows & known)
-    if along.size and motion.points_world is not None:
-        out[along] = _follow(motion, points_world[along], rows[along], m_src[along], m_tgt[along])
-    lost = known & np.isnan(out).any(axis=-1)
+    out, follows = _move(motion, points_world, instance, m_src, m_tgt)
+    lost = np.isfinite(points_world).all(axis=-1) & np.isnan(out).any(axis=-1)
     reason = np.full(len(points_world), Reason.SEEN, np.uint8)
     reason[lost] = np.where(follows[lost], Reason.NO_TRAJECTORY_NEAR, Reason.MOTION_UNKNOWN)
     return out, reason
+
+
+def move_points(
+    motion: MotionRecord, points_world: Float, instance: NDArray[np.uint32], m_src: Index, m_tgt: Index
+) -> Float:
+    """Do what `carry_points` does, without reasons."""
+    return _move(motion, points_world, instance, m_src, m_tgt)[0]
+
+
+def _move(
+    motion: MotionRecord, points_world: Float, instance: NDArray[np.uint32], m_src: Index, m_tgt: Index
+) -> tuple[Float, Mask]:
+    """Move points, and tell which of them trajectories can carry."""
+    out, rows, follows = _carry_by_pose(motion, points_world, instance, m_src, m_tgt, are_points=True)
+    along = np.flatnonzero(follows)
+    if along.size and motion.points_world is not None:
+        out[along] = _follow(motion, points_world[along], rows[along], m_src[along], m_tgt[along])
+    return out, follows
 
 
 def carry_directions(
@@ -84,8 +96,12 @@ def _carry_by_pose(
     m_tgt: Index,
     *,
     are_points: bool,
-) -> tuple[Float, Index]:
-    """Carry what is at rest or rigid, NaN else; also give each point's row in the motion record, -1 for none."""
+) -> tuple[Float, Index, Mask]:
+    """Carry what is at rest or rigid, NaN else.
+
+    Returns:
+        (N, 3); row of each point's instance in the motion record, -1 for none; whether trajectories can carry it.
+    """
     from .carry_kernels import carry
 
     poses = np.ascontiguousarray(motion.world_from_instance, np.float64)
@@ -93,7 +109,7 @@ def _carry_by_pose(
     expected = (len(motion.times), count, 4, 4)
     if poses.shape != expected or motion.instance_motion.shape != (count,):
         raise ConventionError("Motion has poses of another shape", expected=expected, found=poses.shape)
-    out, rows, off_clock = carry(
+    out, rows, follows, off_clock = carry(
         np.ascontiguousarray(vectors, np.float64),
         np.ascontiguousarray(instance, np.uint32),
         np.ascontiguousarray(m_src, np.int64),
@@ -109,7 +125,7 @@ def _carry_by_pose(
             expected=f"-1..{len(motion.times) - 1}",
             found=f"{off_clock} others",
         )
-    return out, rows
+    return out, rows, follows
 
 
 def _follow(
@@ -130,21 +146,21 @@ def _follow(
             "Motion has trajectories of another shape", expected=expected, found=tracks.shape
         )
     member = np.argsort(motion.point_instance, kind="stable")
-    bounds = np.searchsorted(motion.point_instance[member], motion.instance_ids, "left")
-    ends = np.searchsorted(motion.point_instance[member], motion.instance_ids, "right")
+    owner = motion.point_instance[member]
     key = rows * tracks.shape[1] + m_src
     order = np.argsort(key, kind="stable")
-    groups, first = np.unique(key[order], return_index=True)
+    key = key[order]
+    first = np.append(0, np.flatnonzero(np.diff(key)) + 1)
     out = np.empty_like(points_world)
     out[order] = follow(
         points_world[order],
         m_tgt[order],
         np.append(first, len(key)),
-        groups % tracks.shape[1],
+        key[first] % tracks.shape[1],
         tracks,
         member,
-        bounds,
-        ends,
-        groups // tracks.shape[1],
+        np.searchsorted(owner, motion.instance_ids, "left"),
+        np.searchsorted(owner, motion.instance_ids, "right"),
+        key[first] // tracks.shape[1],
     )
     return out

@@ -8,12 +8,12 @@ from numba import boolean, int64
 from .compiled import array, helper, kernel
 
 #: Kinds of motion that a pose tells all about, as in `schemas/motion.yaml` and `MotionKind`.
-STATIC, RIGID = 1, 2
-#: Trajectories used for the local motion around a point, and how many typical spacings away they may be.
+STATIC, RIGID, POINTS = 1, 2, 3
+#: Trajectories used for the local motion around a point, and how many of their spacings away they may be.
 NEIGHBOURS = 8
 MAX_SPACINGS = 2.0
-#: Trajectories, evenly taken, whose nearest neighbours tell the typical spacing of all.
-SPACING_SAMPLE = 64
+#: From so many points in one group on, sorting its trajectories into cells pays.
+GRID_FROM = 16
 
 _INDEX, _POINTS = array(np.int64, 1), array(np.float64, 2)
 _POSES = array(np.float64, 4)
@@ -47,10 +47,11 @@ def carry(vectors, instance, m_src, m_tgt, ids, how, pose, are_points):
         are_points: False for directions.
 
     Returns:
-        (N, 3), NaN for every other kind of motion; row of the instance (N,), -1 for none; and how many of m_src
-        and m_tgt are off the clock, which leave NaN.
+        (N, 3), NaN for every other kind of motion; row of the instance (N,), -1 for none; whether trajectories can
+        carry it (N,); and how many of m_src and m_tgt are off the clock, which leave NaN.
     """
     out, rows, off_clock = np.full_like(vectors, np.nan), np.full(len(vectors), -1), 0
+    follows = np.zeros(len(vectors), np.bool_)
     for n in range(len(vectors)):
         row = np.searchsorted(ids, instance[n])
         if row == len(ids) or ids[row] != instance[n]:
@@ -60,6 +61,9 @@ def carry(vectors, instance, m_src, m_tgt, ids, how, pose, are_points):
             off_clock += 1
         elif how[row] == STATIC:
             out[n] = vectors[n]
+        elif how[row] == POINTS:
+            is_known = np.isfinite(vectors[n, 0] + vectors[n, 1] + vectors[n, 2])
+            follows[n] = are_points and is_known and m_src[n] >= 0 and m_tgt[n] >= 0
         elif how[row] == RIGID and m_src[n] >= 0 and m_tgt[n] >= 0:
             src, tgt = pose[m_src[n], row], pose[m_tgt[n], row]
             x, y, z = vectors[n, 0], vectors[n, 1], vectors[n, 2]
@@ -69,35 +73,34 @@ def carry(vectors, instance, m_src, m_tgt, ids, how, pose, are_points):
                     out[n, i] += tgt[i, 3]
             else:
                 _turn(src, tgt, x, y, z, out[n])
-    return out, rows, off_clock
+    return out, rows, follows, off_clock
 
 
 @helper
 def _known(tracks, mine, m):
-    """Trajectories (K,) that are known at sample m, and where they are then (K, 3)."""
-    ids, place = np.empty(len(mine), np.int64), np.empty((len(mine), 3))
+    """Trajectories (K,) that are known at sample m, and where they are then (3, K or more)."""
+    ids, place = np.empty(len(mine), np.int64), np.empty((3, len(mine)))
     count = 0
     for p in mine:
         x, y, z = tracks[p, m, 0], tracks[p, m, 1], tracks[p, m, 2]
         if np.isfinite(x) and np.isfinite(y) and np.isfinite(z):
             ids[count] = p
-            place[count, 0], place[count, 1], place[count, 2] = x, y, z
+            place[0, count], place[1, count], place[2, count] = x, y, z
             count += 1
-    return ids[:count], place[:count]
+    return ids[:count], place
 
 
 @helper
-def _grid(place):
-    """Sort points into about as many cubic cells as there are points.
+def _grid(place, count):
+    """Sort the first `count` points into about as many cubic cells.
 
     Returns:
         order (K,) points by cell, start (C + 1,) of the cells, low (3,) corner, counts (3,), edge of a cell.
     """
-    count = len(place)
     low, size = np.empty(3), np.empty(3)
     for i in range(3):
-        low[i] = place[:, i].min()
-        size[i] = place[:, i].max() - low[i]
+        low[i] = place[i, :count].min()
+        size[i] = place[i, :count].max() - low[i]
     a, b, c = np.sort(size)
     # Points often fill a plane or a line of their box: a side shorter than a cell counts for nothing.
     edge = (a * b * c / count) ** (1 / 3)
@@ -113,7 +116,7 @@ def _grid(place):
     cell = np.empty(count, np.int64)
     start = np.zeros(counts[0] * counts[1] * counts[2] + 1, np.int64)
     for k in range(count):
-        x, y, z = _cell(place[k], low, edge, counts)
+        x, y, z = _cell(place[:, k], low, edge, counts)
         cell[k] = (x * counts[1] + y) * counts[2] + z
         start[cell[k] + 1] += 1
     for k in range(1, len(start)):
@@ -135,14 +138,14 @@ def _cell(point, low, edge, counts):
 
 
 @helper
-def _scan(place, order, first, last, point, itself, near, distance):
+def _scan(place, order, first, last, point, near, distance):
     """Put points order[first:last] among the nearest found so far, where they are; distances are squared here."""
     for s in range(first, last):
         k = order[s]
-        x, y, z = place[k, 0] - point[0], place[k, 1] - point[1], place[k, 2] - point[2]
+        x, y, z = place[0, k] - point[0], place[1, k] - point[1], place[2, k] - point[2]
         squared = x * x + y * y + z * z
         at = len(near) - 1
-        if squared < distance[at] and k != itself:
+        if squared < distance[at]:
             while at > 0 and squared < distance[at - 1]:
                 near[at], distance[at] = near[at - 1], distance[at - 1]
                 at -= 1
@@ -170,16 +173,14 @@ def _reach(grid, cell, point, shell):
 
 
 @helper
-def _nearest(place, grid, point, itself, limit, near, distance):
+def _nearest(place, grid, point, near, distance):
     """Find the nearest points, nearest first, by searching shell after shell of cells.
 
     Args:
-        place: (K, 3).
+        place: (3, K).
         grid: From `_grid`.
         point: (3,), may lie outside of the grid.
-        itself: A point to leave out, or -1.
-        limit: Points farther away than this need not be found.
-        near: (k,) written: rows of place.
+        near: (k,) written: columns of place.
         distance: (k,) written, inf where there are less than k.
     """
     order, start, low, counts, edge = grid
@@ -196,29 +197,56 @@ def _nearest(place, grid, point, itself, limit, near, distance):
                 low_z, high_z = max(cell[2] - shell, 0), min(cell[2] + shell, counts[2] - 1)
                 if abs(x - cell[0]) == shell or abs(y - cell[1]) == shell:
                     first, last = start[column + low_z], start[column + high_z + 1]
-                    _scan(place, order, first, last, point, itself, near, distance)
+                    _scan(place, order, first, last, point, near, distance)
                     continue
                 # Inside of the shell only its two ends along z are new.
                 for z in (cell[2] - shell, cell[2] + shell):
                     if low_z <= z <= high_z:
                         first, last = start[column + z], start[column + z + 1]
-                        _scan(place, order, first, last, point, itself, near, distance)
+                        _scan(place, order, first, last, point, near, distance)
         reach = _reach(grid, cell, point, shell)
-        if reach > limit or (reach > 0 and reach * reach >= distance[-1]):
+        if reach > 0 and reach * reach >= distance[-1]:
             break
     distance[:] = np.sqrt(distance)
 
 
 @helper
-def _spacing(place, grid):
-    """Median distance from a point to its nearest neighbour."""
-    count = min(len(place), SPACING_SAMPLE)
-    near, distance, found = np.empty(1, np.int64), np.empty(1), np.empty(count)
+def _nearest_of_all(place, count, point, squared, near, distance):
+    """Do what `_nearest` does for few points: look at all places; `squared` (K,) is memory to use."""
+    for k in range(count):
+        x, y, z = place[0, k] - point[0], place[1, k] - point[1], place[2, k] - point[2]
+        squared[k] = x * x + y * y + z * z
+    distance[:] = np.inf
+    farthest = np.inf
+    for k in range(count):
+        if squared[k] < farthest:
+            at = len(near) - 1
+            while at > 0 and squared[k] < distance[at - 1]:
+                near[at], distance[at] = near[at - 1], distance[at - 1]
+                at -= 1
+            near[at], distance[at] = k, squared[k]
+            farthest = distance[-1]
+    distance[:] = np.sqrt(distance)
+
+
+@helper
+def _spacing(place, near, count, gap):
+    """Median over the neighbours of their distance to the nearest of each other; `gap` (k,) is memory to use."""
+    gap[:count] = np.inf
     for i in range(count):
-        k = i * len(place) // count
-        _nearest(place, grid, place[k], k, np.inf, near, distance)
-        found[i] = distance[0]
-    return np.median(found)
+        a = near[i]
+        for j in range(i):
+            b = near[j]
+            x, y, z = place[0, a] - place[0, b], place[1, a] - place[1, b], place[2, a] - place[2, b]
+            squared = x * x + y * y + z * z
+            gap[i], gap[j] = min(gap[i], squared), min(gap[j], squared)
+    for i in range(1, count):
+        at, here = i, gap[i]
+        while at > 0 and here < gap[at - 1]:
+            gap[at] = gap[at - 1]
+            at -= 1
+        gap[at] = here
+    return np.sqrt(gap[count // 2])
 
 
 @helper
@@ -277,25 +305,30 @@ def follow(points, m_tgt, first, m_src, tracks, member, begin, end, row):
     """
     out = np.full_like(points, np.nan)
     near, distance, weight = np.empty(NEIGHBOURS, np.int64), np.empty(NEIGHBOURS), np.empty(NEIGHBOURS)
-    local, moved = np.empty((NEIGHBOURS, 3)), np.empty((NEIGHBOURS, 3))
+    local, moved, gap = np.empty((NEIGHBOURS, 3)), np.empty((NEIGHBOURS, 3)), np.empty(NEIGHBOURS)
+    squared = np.empty(len(member))
     for g in range(len(row)):
         ids, place = _known(tracks, member[begin[row[g]] : end[row[g]]], m_src[g])
         if len(ids) < 2:
             continue
-        grid = _grid(place)
-        spacing = _spacing(place, grid)
-        limit = 2 * MAX_SPACINGS * spacing
-        unit = spacing if spacing > 0 else 1.0
+        has_grid = first[g + 1] - first[g] >= GRID_FROM
+        if has_grid:
+            grid = _grid(place, len(ids))
         for n in range(first[g], first[g + 1]):
-            _nearest(place, grid, points[n], -1, limit, near, distance)
+            if has_grid:
+                _nearest(place, grid, points[n], near, distance)
+            else:
+                _nearest_of_all(place, len(ids), points[n], squared, near, distance)
+            spacing = _spacing(place, near, min(len(ids), NEIGHBOURS), gap)
             if not distance[0] <= MAX_SPACINGS * spacing:
                 continue
+            unit = spacing if spacing > 0 else 1.0
             count = 0
             for k in range(NEIGHBOURS):
-                if distance[k] <= limit:
+                if distance[k] <= 2 * MAX_SPACINGS * spacing:
                     for i in range(3):
-                        local[count, i] = (place[near[k], i] - points[n, i]) / unit
-                        moved[count, i] = tracks[ids[near[k]], m_tgt[n], i] - place[near[k], i]
+                        local[count, i] = (place[i, near[k]] - points[n, i]) / unit
+                        moved[count, i] = tracks[ids[near[k]], m_tgt[n], i] - place[i, near[k]]
                     weight[count] = np.exp(-0.5 * (distance[k] / unit) ** 2)
                     count += np.isfinite(moved[count, 0] + moved[count, 1] + moved[count, 2])
             if count > 0:

@@ -1,9 +1,8 @@
 """Read raster layers at continuous pixels without mixing surfaces.
 
 Rasters come as stacks (T, H, W[, C]) so that points of many frames are read in one go. A stack is an array, or
-anything that is indexed like one and tells its `shape`. If it also has `codes` (an array (T, H, W), or (P, T, H, W)
-with P planes of codes a value) and `decode` (codes of any shape (...), or (P, ...), to values (...) or (..., C)), its
-codes are read in place and only what is looked at becomes values.
+anything that is indexed like one and tells its `shape`. One that keeps its pixels in codes cuts its windows itself, so
+that only what is looked at becomes values: its method `cut` does what `cut_windows` does.
 """
 
 from __future__ import annotations
@@ -93,24 +92,36 @@ def windows(quad: Quad, raster: Any, size: int) -> NDArray[Any]:
     Returns:
         (N, size, size[, C]).
     """
-    from .surface_kernels import DTYPES, cut_2x2, cut_4x4, cut_any
-
-    cut = {2: cut_2x2, 4: cut_4x4}.get(size, lambda *place: cut_any(*place, size))
     around = size // 2 - 1
     top, left = quad.top - around, quad.left - around
-    codes = getattr(raster, "codes", raster)
-    if not isinstance(codes, np.ndarray) or codes.dtype not in DTYPES:
-        width, height = quad.size
+    cut = getattr(raster, "cut", None)
+    return cut(quad.frame, top, left, size) if cut else cut_windows(raster, quad.frame, top, left, size)
+
+
+def cut_windows(raster: Any, frame: Index, top: Index, left: Index, size: int) -> NDArray[Any]:
+    """Cut square windows out of a raster; beyond its border the edge repeats.
+
+    Args:
+        raster: (T, H, W[, C]).
+        frame: (N,) which raster of the stack; not checked.
+        top: (N,) first row of each window, may lie outside.
+        left: (N,) first column, likewise.
+        size: Pixels of a window's side.
+
+    Returns:
+        (N, size, size[, C]).
+    """
+    from .surface_kernels import DTYPES, cut_2x2, cut_4x4, cut_any
+
+    if not isinstance(raster, np.ndarray) or raster.dtype not in DTYPES:
+        height, width = raster.shape[1:3]
         rows = np.clip(top[:, None] + np.arange(size), 0, height - 1)
         cols = np.clip(left[:, None] + np.arange(size), 0, width - 1)
-        return np.asarray(raster[quad.frame[:, None, None], rows[:, :, None], cols[:, None, :]])
-    if codes is not raster:
-        planes = codes if codes.ndim == 4 else codes[None]
-        found = np.stack([cut(plane, quad.frame, top, left) for plane in planes])
-        return np.asarray(raster.decode(found if codes.ndim == 4 else found[0]))
-    if codes.ndim == 3:
-        return np.asarray(cut(codes, quad.frame, top, left))
-    return np.stack([cut(plane, quad.frame, top, left) for plane in np.moveaxis(codes, -1, 0)], axis=-1)
+        return np.asarray(raster[frame[:, None, None], rows[:, :, None], cols[:, None, :]])
+    cut = {2: cut_2x2, 4: cut_4x4}.get(size, lambda *place: cut_any(*place, size))
+    if raster.ndim == 3:
+        return np.asarray(cut(raster, frame, top, left))
+    return np.stack([cut(plane, frame, top, left) for plane in np.moveaxis(raster, -1, 0)], axis=-1)
 
 
 def depth_windows(quad: Quad, z_depth: Any) -> NDArray[np.float32]:

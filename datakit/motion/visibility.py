@@ -90,7 +90,8 @@ def depth_test(
         # The depth in the pixel itself may be of what was seen past an edge.
         is_hidden = (around == BEHIND) | (around == BEHIND_OTHER)
         verdict[gaps] = np.where(verdict[gaps] == SEEN, np.where(is_hidden, AT_EDGE, SEEN), around)
-    state, reason = _VERDICTS[verdict].T
+    # A tenth of the time of _VERDICTS[verdict].
+    state, reason = _VERDICTS.take(verdict, axis=0).T
     return state, reason
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datakit.errors import UsageError
+from datakit.motion.sampling import quad_at
 
 from .clip_view import ClipView, Draw
 
@@ -166,11 +167,8 @@ def _anywhere(clip: ClipView, rng: np.random.Generator, t_src: Index) -> Float:
 def _has_depth(clip: ClipView, uv_px: Float, t: Index) -> NDArray[np.bool_]:
     from .kernels import map_pixels
 
-    col, row = np.floor(map_pixels(clip.depth_from_network, t, uv_px)).astype(np.int64).T
-    width, height = clip.depth_size
-    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
-    known = np.isfinite(clip.z_depth[t, np.where(inside, row, 0), np.where(inside, col, 0)])
-    return np.asarray(inside & known, dtype=np.bool_)
+    quad = quad_at(map_pixels(clip.depth_from_network, t, uv_px), clip.depth_size, t)
+    return np.asarray(quad.is_inside & np.isfinite(clip.z_depth[t, quad.row, quad.col]), np.bool_)
 
 
 def _shown(clip: ClipView, rows: NDArray[np.integer[Any]]) -> tuple[Index, Index]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datakit.motion import Visibility, carry_points
-from datakit.motion.carry import carry_directions
+from datakit.motion import Visibility
+from datakit.motion.carry import carry_directions, move_points
 from datakit.motion.sampling import (
     Quad,
     depth_windows,
@@ -62,8 +62,8 @@ def answer(clip: ClipView, draw: Draw) -> dict[str, NDArray[Any]]:
         normals = _normals_from_depth(clip, quad, z_around, labels_around)
 
     instance = _own_label(quad, labels_around)
-    m_src, m_tgt = clip.motion_index[draw.t_src], clip.motion_index[draw.t_tgt]
-    points_tgt, _ = carry_points(clip.motion, points_src, instance, m_src, m_tgt)
+    m_src, m_tgt = clip.motion_index.take(draw.t_src), clip.motion_index.take(draw.t_tgt)
+    points_tgt = move_points(clip.motion, points_src, instance, m_src, m_tgt)
     normals_tgt = carry_directions(clip.motion, normals, instance, m_src, m_tgt)
     # No motion has to be known to stay in one frame.
     same_time = draw.t_src == draw.t_tgt
@@ -89,7 +89,8 @@ def answer(clip: ClipView, draw: Draw) -> dict[str, NDArray[Any]]:
 
 
 def _own_label(quad: Quad, labels_around: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    return labels_around[np.arange(len(quad.row)), quad.row - quad.top + 1, quad.col - quad.left + 1]
+    place = 4 * (quad.row - quad.top + 1) + quad.col - quad.left + 1
+    return labels_around.reshape(-1).take(16 * np.arange(len(place)) + place)
 
 
 def _visible(

@@ -102,7 +102,7 @@ def make_clip(
         layers["instances"], data, labels = _instances_pack(stored, frames)
         packs.append(("instances.pack", data))
     if stored.has("normals_world"):
-        layers["normals"] = {"codec": "oct16-xdelta-zstd", "size": list(stored.layer_size("normals_world"))}
+        layers["normals"] = {"codec": "oct16-xdelta32-zstd", "size": list(stored.layer_size("normals_world"))}
         packs.append(
             ("normals.pack", codecs.pack([codecs.encode_normals(stored.normals(t)) for t in frames]))
         )

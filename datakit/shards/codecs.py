@@ -29,6 +29,8 @@ _DEPTH_STEPS = 65534
 #: A clip whose depth range would need a larger relative error than this keeps its float32 values.
 MAX_DEPTH_ERROR = 8e-5
 _NORMAL_STEPS, _NORMAL_UNKNOWN = 65534, 0xFFFF
+#: Columns after which differences begin anew: a pixel is read by summing up no more than these. Measured: 2 % larger.
+NORMAL_RESTART = 32
 
 Header = Mapping[str, Any]
 Blob = bytes | bytearray | memoryview
@@ -189,20 +191,24 @@ def decode_depth_codes(blob: Blob, header: Header, out: NDArray[Any] | None = No
 
 def depth_from_codes(codes: NDArray[Any], header: Header) -> NDArray[np.float32]:
     """Turn stored samples of any shape into depth: float32, NaN unknown."""
-    layer = header["z_depth"]
-    if layer["codec"] == "float32":
+    if header["z_depth"]["codec"] == "float32":
         return np.asarray(codes, np.float32)
-    return _depth_table(layer["z_min"], layer["z_max"])[codes]
+    from .codec_kernels import multiply_factors
+
+    coarse, fine = _depth_factors(header["z_depth"]["z_min"], header["z_depth"]["z_max"])
+    flat = np.ascontiguousarray(codes, np.uint16).reshape(-1)
+    depth: NDArray[np.float32] = multiply_factors(flat, coarse, fine)
+    return depth.reshape(np.shape(codes))
 
 
 @lru_cache(8)
-def _depth_table(z_min: float, z_max: float) -> NDArray[np.float32]:
-    # exp(256 a + b) = exp(256 a) exp(b): every clip has a range of its own, and 65,536 exponentials are dear.
+def _depth_factors(z_min: float, z_max: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tell what the upper and the lower byte of a code stand for: depth is the product of both.
+
+    exp(256 a + b) = exp(256 a) exp(b): every clip has a range of its own, and 65,536 exponentials are dear.
+    """
     step = np.log(z_max / z_min) / _DEPTH_STEPS
-    coarse = z_min * np.exp((256 * np.arange(256) - 1) * step)
-    table = (coarse[:, None] * np.exp(np.arange(256) * step)).astype(np.float32).reshape(-1)
-    table[0] = np.nan
-    return table
+    return z_min * np.exp((256 * np.arange(256) - 1) * step), np.exp(np.arange(256) * step)
 
 
 def decode_depth(blob: Blob, header: Header) -> NDArray[np.float32]:
@@ -273,7 +279,7 @@ def _inflate(blob: Blob, out: NDArray[Any], header: Header) -> NDArray[Any]:
 
 
 def encode_normals(normals: NDArray[np.floating[Any]]) -> bytes:
-    """Encode (H, W, 3) unit normals: octahedral, 2 x 16 bit, planar, differences along x, zstd.
+    """Encode (H, W, 3) unit normals: octahedral, 2 x 16 bit, planar, differences along x, begun anew, zstd.
 
     The octahedral map is that of Cigolle et al., "A Survey of Efficient Representations for Independent Unit
     Vectors" (JCGT 2014); non-finite normals get the code 0xFFFF in both channels.
@@ -290,6 +296,7 @@ def encode_normals(normals: NDArray[np.floating[Any]]) -> bytes:
     codes[:, ~known] = _NORMAL_UNKNOWN
     planes = codes.copy()
     planes[:, :, 1:] -= codes[:, :, :-1]  # wraps around; so does the sum that undoes it
+    planes[:, :, ::NORMAL_RESTART] = codes[:, :, ::NORMAL_RESTART]
     return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(planes.astype("<u2", copy=False).tobytes())
 
 
@@ -304,7 +311,7 @@ def decode_normal_differences(
         out: (2, H, W) contiguous memory to decode into; None for new memory.
 
     Returns:
-        (2, H, W) uint16. The code of a pixel is the sum, modulo 2^16, of its row up to it.
+        (2, H, W) uint16, for `sum_differences`.
 
     Raises:
         ShardError: The bytes are no frame of this clip.
@@ -319,18 +326,25 @@ def decode_normal_codes(blob: Blob, header: Header) -> NDArray[np.uint16]:
     Raises:
         ShardError: The bytes are no frame of this clip.
     """
-    return np.cumsum(decode_normal_differences(blob, header), axis=-1, dtype=np.uint16)
+    return sum_differences(decode_normal_differences(blob, header))
+
+
+def sum_differences(differences: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Turn differences (..., W) into codes: sums, modulo 2^16, from the last multiple of `NORMAL_RESTART` on."""
+    codes = np.empty_like(differences)
+    for first in range(0, codes.shape[-1], NORMAL_RESTART):
+        block = np.s_[..., first : first + NORMAL_RESTART]
+        np.cumsum(differences[block], axis=-1, dtype=np.uint16, out=codes[block])
+    return codes
 
 
 def normals_from_codes(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Turn (2, ...) codes into (..., 3) float32 unit normals in the world frame, NaN unknown."""
-    x, y = codes.astype(np.float32) * np.float32(2 / _NORMAL_STEPS) - 1
-    z = 1 - np.abs(x) - np.abs(y)
-    fold = np.maximum(-z, 0)
-    n = np.stack([x - np.copysign(fold, x), y - np.copysign(fold, y), z], axis=-1)
-    n /= np.linalg.norm(n, axis=-1, keepdims=True)
-    n[(codes == _NORMAL_UNKNOWN).all(axis=0)] = np.nan
-    return n
+    from .codec_kernels import unfold_octahedron
+
+    x, y = np.ascontiguousarray(codes, np.uint16).reshape(2, -1)
+    normals: NDArray[np.float32] = unfold_octahedron(x, y, 2 / _NORMAL_STEPS, _NORMAL_UNKNOWN)
+    return normals.reshape(*codes.shape[1:], 3)
 
 
 def decode_normals(blob: Blob, header: Header) -> NDArray[np.float32]:

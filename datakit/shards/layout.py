@@ -9,7 +9,7 @@ from typing import Any
 
 FORMAT = "datakit-shards"
 #: Readers refuse another number.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: Members of a sample in the order in which they lie in the tar; a clip without a layer lacks its member.
 KINDS = (

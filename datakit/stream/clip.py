@@ -208,9 +208,10 @@ class _Stored:
             unknown = np.full((count, *_NO_DEPTH_SIZE[::-1]), np.nan, np.float32)
             return unknown, resize_intrinsics(arrays["intrinsics"], tuple(header["size"]), _NO_DEPTH_SIZE)
         codes = self._decoded("z_depth", codecs.decode_depth_codes, codecs.depth_dtype(header))
-        return CodedRaster(codes, lambda some: codecs.depth_from_codes(some, header)), arrays[
-            "depth_intrinsics"
-        ]
+        if header["z_depth"]["codec"] == "float32":
+            return codes, arrays["depth_intrinsics"]
+        raster = CodedRaster(codes, lambda some: codecs.depth_from_codes(some, header))
+        return raster, arrays["depth_intrinsics"]
 
     def labels(self, arrays: dict[str, NDArray[Any]], depth: Any, grid: Float) -> NDArray[Any] | None:
         """Labels on the depth grid."""
@@ -228,8 +229,7 @@ class _Stored:
         own = arrays.get("normals_intrinsics")
         if own is None:
             return DifferenceRaster(differences, codecs.normals_from_codes, (3,))
-        codes = np.cumsum(differences, axis=-1, dtype=np.uint16)
-        codes = _on_grid(codes, own, grid, depth.shape[1:])
+        codes = _on_grid(codecs.sum_differences(differences), own, grid, depth.shape[1:])
         return CodedRaster(np.ascontiguousarray(codes.swapaxes(0, 1)), codecs.normals_from_codes, (3,))
 
     def _decoded(self, layer: str, decode: Callable[..., Any], dtype: Any, *planes: int) -> NDArray[Any]:

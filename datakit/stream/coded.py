@@ -1,4 +1,9 @@
-"""Rasters that stay in their stored codes: only the pixels that are asked for become values."""
+"""Rasters that stay in their stored codes: only the pixels that are asked for become values.
+
+Queries touch a few thousand of a clip's millions of pixels; turning all codes into values costs more than decoding
+them did. Both classes read like the array of values (`shape`, indexing, `np.asarray` for all of it), and cut windows
+themselves, as `datakit.motion.sampling` asks.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datakit.motion.sampling import cut_windows
+from datakit.shards.codecs import NORMAL_RESTART, sum_differences
+
+Index = NDArray[np.int64]
+
 
 class CodedRaster:
-    """Reads like the array of values: `shape`, indexing, and `np.asarray` for all of it.
-
-    Queries touch a few thousand of a clip's millions of pixels; turning all codes into values costs more than
-    decoding them did.
+    """A raster of codes.
 
     Args:
         codes: (T, H, W), or (P, T, H, W) with P planes of codes a value.
@@ -21,7 +28,7 @@ class CodedRaster:
         value_shape: (C,) of one value, or ().
 
     Attributes:
-        codes: As given; `datakit.motion.sampling` reads them in place.
+        codes: As given.
         decode: As given.
     """
 
@@ -41,14 +48,20 @@ class CodedRaster:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.decode(self.codes), dtype)
 
+    def cut(self, frame: Index, top: Index, left: Index, size: int) -> NDArray[Any]:
+        """Do what `datakit.motion.sampling.cut_windows` does."""
+        if self.codes.ndim == 3:
+            return self.decode(cut_windows(self.codes, frame, top, left, size))
+        return self.decode(np.stack([cut_windows(plane, frame, top, left, size) for plane in self.codes]))
+
 
 class DifferenceRaster:
-    """Reads like the array of values, but stays in differences of codes along x until pixels are asked for.
+    """A raster in differences of codes along x.
 
     Summing up whole rasters costs several times what summing up to a few thousand pixels does.
 
     Args:
-        differences: (T, P, H, W) uint16. The code of a pixel is the sum, modulo 2^16, of its row up to it.
+        differences: (T, P, H, W) uint16, as `datakit.shards.codecs.sum_differences` takes them.
         decode: Turns codes (P, ...) into values (..., C).
         value_shape: (C,) of one value.
     """
@@ -64,15 +77,13 @@ class DifferenceRaster:
         self.shape = (count, *size, *value_shape)
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        at = index if isinstance(index, tuple) else (index,)
-        if len(at) != 3 or not all(isinstance(part, np.ndarray) and part.dtype == np.int64 for part in at):
-            return np.asarray(np.asarray(self)[index])
-        from .row_kernels import sum_rows
-
-        frame, row, col = np.broadcast_arrays(*at)
-        codes = sum_rows(self._differences, frame.ravel(), row.ravel(), col.ravel())
-        return self._decode(codes.reshape(-1, *frame.shape))
+        return np.asarray(np.asarray(self)[index])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        codes = np.cumsum(self._differences, axis=-1, dtype=np.uint16)
-        return np.asarray(self._decode(codes.swapaxes(0, 1)), dtype)
+        return np.asarray(self._decode(sum_differences(self._differences).swapaxes(0, 1)), dtype)
+
+    def cut(self, frame: Index, top: Index, left: Index, size: int) -> NDArray[Any]:
+        """Do what `datakit.motion.sampling.cut_windows` does."""
+        from .row_kernels import sum_windows
+
+        return self._decode(sum_windows(self._differences, frame, top, left, size, NORMAL_RESTART))

@@ -17,7 +17,7 @@ from datakit.scene.records import MotionRecord
 Float = NDArray[np.float64]
 
 DEPTH_STEP, _LINEARITY, _STEEPEST = 0.05, 0.25, 0.3
-_NEIGHBOURS, _MAX_SPACINGS, _SPACING_SAMPLE = 8, 2.0, 64
+_NEIGHBOURS, _MAX_SPACINGS = 8, 2.0
 
 
 @dataclass(frozen=True)
@@ -382,29 +382,28 @@ def _follow_neighbours(
     if len(tracks) < 2:
         return out
     tree = cKDTree(tracks[:, sample])
-    some = min(len(tracks), _SPACING_SAMPLE)
-    chosen = np.arange(some) * len(tracks) // some
-    spacing = np.median(tree.query(tracks[chosen, sample], k=2)[0][:, 1])
     count = min(_NEIGHBOURS, len(tracks))
     distance, nearest = tree.query(points_world, k=count)
+    around = tracks[nearest, sample]
+    apart = np.linalg.norm(around[:, :, None] - around[:, None], axis=-1) + np.diag(np.full(count, np.inf))
+    spacing = np.sort(apart.min(axis=-1), axis=-1)[:, count // 2]
     for m in np.unique(m_tgt):
         at = np.flatnonzero((m_tgt == m) & (distance[:, 0] <= _MAX_SPACINGS * spacing))
+        unit = np.maximum(spacing[at], 1e-12)
         src = tracks[nearest[at], sample]
         moved = tracks[nearest[at], m] - src
-        use = np.isfinite(moved).all(axis=-1) & (distance[at] <= 2 * _MAX_SPACINGS * spacing)
-        weight = use * np.exp(-0.5 * (distance[at] / max(spacing, 1e-12)) ** 2)
-        out[at] = points_world[at] + _local_affine(
-            src, np.nan_to_num(moved), weight, points_world[at], spacing
-        )
+        use = np.isfinite(moved).all(axis=-1) & (distance[at] <= 2 * _MAX_SPACINGS * spacing[at, None])
+        weight = use * np.exp(-0.5 * (distance[at] / unit[:, None]) ** 2)
+        out[at] = points_world[at] + _local_affine(src, np.nan_to_num(moved), weight, points_world[at], unit)
     return out
 
 
-def _local_affine(src: Float, moved: Float, weight: Float, at: Float, spacing: float) -> Float:
-    """Fit displacement = a + B (x - at) / spacing by weighted least squares; return a, NaN without support.
+def _local_affine(src: Float, moved: Float, weight: Float, at: Float, unit: Float) -> Float:
+    """Fit displacement = a + B (x - at) / unit by weighted least squares; return a, NaN without support.
 
     Trajectories lie on a surface, so B is open along its normal; a small ridge leaves it zero there.
     """
-    local = (src - at[:, None]) / max(spacing, 1e-12)
+    local = (src - at[:, None]) / unit[:, None, None]
     design = np.concatenate([np.ones_like(local[..., :1]), local], axis=-1)
     weighted = design * weight[..., None]
     normal = np.einsum("nki,nkj->nij", weighted, design)

@@ -12,6 +12,7 @@ from datakit.geometry import rigid_from, rotation_from_axis_angle
 from datakit.motion import carry_kernels, carry_points, sampling, visibility
 from datakit.motion.carry import carry_directions
 from datakit.scene import MotionRecord
+from datakit.stream.coded import CodedRaster
 from tests.motion import reference
 
 HEIGHT, WIDTH, FRAMES = 9, 11, 4
@@ -42,14 +43,6 @@ def places(seed: int, count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
     uv[1::7] = np.round(uv[1::7])
     uv[2::50] = np.nan
     return uv, rng.integers(FRAMES, size=count)
-
-
-class Coded:
-    """A raster of codes, as the stream hands it over: a table of values, or planes that are joined."""
-
-    def __init__(self, codes, decode, value_shape=()):
-        self.codes, self.decode = codes, decode
-        self.shape = (*codes.shape[-3:], *value_shape)
 
 
 class OnlyIndexed:
@@ -127,10 +120,12 @@ def test_coded_rasters_are_read_in_place_and_say_the_same() -> None:
     quad = sampling.quad_at(uv, (WIDTH, HEIGHT), t)
     table = np.unique(z)  # NaN comes last
     codes = np.where(np.isnan(z), len(table) - 1, np.searchsorted(table, z)).astype(np.uint16)
-    coded = Coded(codes, lambda some: table[some])
+    coded = CodedRaster(codes, lambda some: table[some])
     vectors = np.random.default_rng(1).integers(-9, 9, (*z.shape, 2)).astype(np.float32)
     planes = (np.moveaxis(vectors, -1, 0) + 100).astype(np.uint16)
-    joined = Coded(planes.swapaxes(0, 1).copy().swapaxes(0, 1), lambda p: np.moveaxis(p, 0, -1) - 100.0, (2,))
+    joined = CodedRaster(
+        planes.swapaxes(0, 1).copy().swapaxes(0, 1), lambda p: np.moveaxis(p, 0, -1) - 100.0, (2,)
+    )
     for size in (2, 4):
         want = sampling.windows(quad, z, size)
         for raster in (coded, OnlyIndexed(z), z.astype(np.float64)):
@@ -226,12 +221,16 @@ def test_trajectories_carry_as_with_a_tree(name: str) -> None:
         size=(600, 3)
     )
     points[::40], points[1::40, 1] = np.nan, np.inf
+    src[2::40], tgt[3::40] = -1, -1
     found, reason = carry_points(motion, points, ids, src, tgt)
     want, want_reason = reference.carry_points(motion, points, ids, src, tgt)
     np.testing.assert_array_equal(reason, want_reason)
-    assert np.isnan(found[::40]).all()
+    assert np.isnan(found[::40]).all() and np.isnan(found[2::40]).all() and np.isnan(found[3::40]).all()
     if name not in ("twice the same", "one place"):  # there the eight nearest are not unique
         np.testing.assert_allclose(found, want, atol=1e-6 * np.nanmax(np.abs(tracks)))
+        # So few that no group of them is worth sorting the trajectories for.
+        few, _ = carry_points(motion, points[20:60], ids[20:60], src[20:60], tgt[20:60])
+        np.testing.assert_array_equal(few, found[20:60])
     for dtype in (np.float32, np.float64):
         again, _ = carry_points(
             replace(motion, points_world=motion.points_world.astype(dtype)), points, ids, src, tgt
@@ -240,7 +239,8 @@ def test_trajectories_carry_as_with_a_tree(name: str) -> None:
 
 
 def test_kernels_know_the_contracts_numbers() -> None:
-    assert (carry_kernels.STATIC, carry_kernels.RIGID) == (MotionKind.STATIC, MotionKind.RIGID)
+    kinds = (carry_kernels.STATIC, carry_kernels.RIGID, carry_kernels.POINTS)
+    assert kinds == (MotionKind.STATIC, MotionKind.RIGID, MotionKind.POINTS)
 
 
 def run(code: str) -> str:

@@ -20,7 +20,7 @@ from datakit.stream.images import Box
 from .rank_main import open_stream
 from .test_clip import PLAIN, clip_of_dataset, sample_of
 
-WIDTH, HEIGHT = 31, 22
+WIDTH, HEIGHT = 71, 22
 
 
 def unit_normals(rng: np.random.Generator) -> np.ndarray:
@@ -98,20 +98,22 @@ def test_differences_are_summed_up_to_the_pixels_asked_for() -> None:
     differences = np.stack([codecs.decode_normal_differences(blob, header) for blob in blobs])
     raster = DifferenceRaster(differences, codecs.normals_from_codes, (3,))
     assert raster.shape == truth.shape
-    frame, row, col = (rng.integers(size, size=(50, 1, 1)) for size in truth.shape[:3])
-    row, col = (row + np.arange(2)[:, None]) % HEIGHT, (col + np.arange(2)) % WIDTH
-    col[:4], row[:4] = 0, 3  # first column, and the row with unknown normals
-    col[4:9] = WIDTH - 1
-    found = raster[frame, row, col]
-    assert found.shape == (50, 2, 2, 3)
-    assert np.array_equal(found, truth[frame, row, col], equal_nan=True)
+    frame, top, left = (
+        rng.integers(low, size, 500) for low, size in zip((0, -2, -2), truth.shape, strict=False)
+    )
+    for size in (2, 4):
+        row = np.clip(top[:, None] + np.arange(size), 0, HEIGHT - 1)[:, :, None]
+        col = np.clip(left[:, None] + np.arange(size), 0, WIDTH - 1)[:, None, :]
+        found = raster.cut(frame, top, left, size)
+        assert found.shape == (500, size, size, 3) and np.isnan(found).any()
+        assert np.array_equal(found, truth[frame[:, None, None], row, col], equal_nan=True)
     assert np.array_equal(np.asarray(raster), truth, equal_nan=True)
     assert np.array_equal(raster[1], truth[1], equal_nan=True)
     assert np.array_equal(raster[:2, 3, 4], truth[:2, 3, 4], equal_nan=True)
 
 
 def test_codes_are_read_in_place_by_the_samplers(shard_root: Path) -> None:
-    """`datakit.motion.sampling` takes codes (T, H, W) and their decoder instead of values."""
+    """Rasters in codes cut the windows that `datakit.motion.sampling` asks for."""
     shards, index = clip_of_dataset(shard_root, "alpha")
     view = load_clip(shards, sample_of(index, (0, 3, 7)), ClipParams(size=20)).view
     assert isinstance(view.z_depth, CodedRaster) and view.z_depth.codes.dtype == np.uint16
