@@ -130,10 +130,10 @@ def depth_windows(quad: Quad, z_depth: Any) -> NDArray[np.float32]:
 
 
 def label_windows(quad: Quad, instances: NDArray[Any] | None) -> NDArray[np.uint32]:
-    """Cut (N, 4, 4) label windows; all 0 where there are no labels."""
+    """Cut (N, 2, 2) label windows; all 0 where there are no labels."""
     if instances is None:
-        return np.zeros((len(quad.row), 4, 4), np.uint32)
-    return np.ascontiguousarray(windows(quad, instances, 4), np.uint32)
+        return np.zeros((len(quad.row), 2, 2), np.uint32)
+    return np.ascontiguousarray(windows(quad, instances, 2), np.uint32)
 
 
 def is_one_surface(quad: Quad, z_depth: Any, instances: NDArray[Any] | None) -> Mask:

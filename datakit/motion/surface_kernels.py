@@ -2,7 +2,7 @@
 
 A window is 4 x 4 pixels, clamped to the raster; its middle are the 2 x 2 pixel centres around a position. Arguments
 that kernels share: `top`, `left`, `share`, `row`, `col`, `is_inside` are those of `sampling.Quad`; `z` (N, 4, 4)
-float32 depth, NaN unknown; `labels` (N, 4, 4) uint32; `height`, `width` of the raster.
+float32 depth, NaN unknown; `labels` (N, 2, 2) uint32 of the middle; `height`, `width` of the raster.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float64, int64, uint64
 
-from .compiled import array, helper, kernel
+from .compiled import array, helper, kernel, prefetch
 
 #: Neighbouring pixels whose depths differ by more than this share lie on different surfaces. Kubric's own track
 #: code uses the same 5 % step (challenges/point_tracking/dataset.py, snap_to_occluder).
@@ -23,6 +23,8 @@ STEEPEST = 0.3
 SPARSE_SURFACE = 0.25
 #: How far points around a place may be from it, in units of their usual distance from each other there.
 SPARSE_REACH = 1.5
+#: So many windows before it is read a window's memory is asked for.
+AHEAD = 16
 #: What `compare` finds; `visibility` gives each its state and reason.
 SEEN, BEHIND, AT_EDGE, BEHIND_OTHER, IN_FRONT, NO_DEPTH = range(6)
 
@@ -61,6 +63,9 @@ def _cut(raster, frame, top, left, size):
     height, width = raster.shape[1:]
     out = np.empty((len(frame), size, size), raster.dtype)
     for n in range(len(frame)):
+        later = min(n + AHEAD, len(frame) - 1)
+        for i in range(size):
+            prefetch(raster, ((frame[later] * height + top[later] + i) * width + left[later]))
         if 0 <= top[n] <= height - size and 0 <= left[n] <= width - size:
             # Few instructions a window: reads of many windows wait for memory at the same time. (Unsigned indices
             # need no test for being counted from the end.)
@@ -111,7 +116,7 @@ def _is_one_surface(z, labels):
     low = high = z[1, 1]
     for i in (1, 2):
         for j in (1, 2):
-            if not np.isfinite(z[i, j]) or labels[i, j] != labels[1, 1]:
+            if not np.isfinite(z[i, j]) or labels[i - 1, j - 1] != labels[0, 0]:
                 return False
             low, high = min(low, z[i, j]), max(high, z[i, j])
     if high <= (1 + DEPTH_STEP) * low:
@@ -220,7 +225,7 @@ def compare(top, left, share, row, col, is_inside, z, labels, z_point, label, to
         for i in (1, 2):
             for j in (1, 2):
                 agrees |= abs(z[n, i, j] - z_point[n]) <= margin
-                is_other &= labels[n, i, j] != label[n]
+                is_other &= labels[n, i - 1, j - 1] != label[n]
         out[n] = SEEN
         if np.isnan(seen):
             out[n] = NO_DEPTH

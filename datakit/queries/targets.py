@@ -17,6 +17,7 @@ from datakit.motion.sampling import (
     read_z,
     sample_vectors,
     smooth_at,
+    windows,
 )
 from datakit.motion.visibility import depth_test
 
@@ -59,7 +60,7 @@ def answer(clip: ClipView, draw: Draw) -> dict[str, NDArray[Any]]:
     if clip.normals_world is not None:
         normals = sample_vectors(quad, clip.normals_world, smooth)
     else:
-        normals = _normals_from_depth(clip, quad, z_around, labels_around)
+        normals = _normals_from_depth(clip, quad, z_around)
 
     instance = _own_label(quad, labels_around)
     m_src, m_tgt = clip.motion_index.take(draw.t_src), clip.motion_index.take(draw.t_tgt)
@@ -89,8 +90,8 @@ def answer(clip: ClipView, draw: Draw) -> dict[str, NDArray[Any]]:
 
 
 def _own_label(quad: Quad, labels_around: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    place = 4 * (quad.row - quad.top + 1) + quad.col - quad.left + 1
-    return labels_around.reshape(-1).take(16 * np.arange(len(place)) + place)
+    place = 2 * (quad.row - quad.top) + quad.col - quad.left
+    return labels_around.reshape(-1).take(4 * np.arange(len(place)) + place)
 
 
 def _visible(
@@ -111,9 +112,7 @@ def _visible(
     return state == Visibility.VISIBLE, state != Visibility.UNKNOWN
 
 
-def _normals_from_depth(
-    clip: ClipView, quad: Quad, z_around: NDArray[np.float32], labels_around: NDArray[np.uint32]
-) -> Float:
+def _normals_from_depth(clip: ClipView, quad: Quad, z_around: NDArray[np.float32]) -> Float:
     """(N, 3) unit world normals of the containing pixels where depth is locally planar, else NaN.
 
     A pixel counts as planar where 1/z at it is the mean of its neighbours' on both lines through it.
@@ -121,6 +120,7 @@ def _normals_from_depth(
     from .kernels import normals_from_depth
 
     width, height = clip.depth_size
+    labels = np.zeros((len(z_around), 4, 4)) if clip.instances is None else windows(quad, clip.instances, 4)
     normals: Float = normals_from_depth(
         quad.top,
         quad.left,
@@ -128,7 +128,7 @@ def _normals_from_depth(
         quad.col,
         quad.is_inside,
         z_around,
-        labels_around,
+        np.ascontiguousarray(labels, np.uint32),
         quad.frame,
         clip.depth_intrinsics,
         clip.world_from_cam,

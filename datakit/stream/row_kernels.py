@@ -8,9 +8,11 @@ import numpy as np
 from numba import int64, uint16, uint64
 from numpy.typing import NDArray
 
-from datakit.motion.compiled import array, kernel
+from datakit.motion.compiled import array, kernel, prefetch
 
 _INDEX = array(np.int64, 1)
+#: So many windows before it is summed up a window's memory is asked for.
+AHEAD = 16
 
 
 @kernel(uint16[:, :, :, ::1](array(np.uint16, 4), _INDEX, _INDEX, _INDEX, int64, int64))
@@ -26,7 +28,7 @@ def sum_windows(
         top: (N,) int64 first row of each window.
         left: (N,) int64 first column.
         size: Pixels of a window's side.
-        restart: Columns after which sums begin anew.
+        restart: Columns after which sums begin anew, a power of two.
 
     Returns:
         (P, N, size, size) uint16.
@@ -36,18 +38,20 @@ def sum_windows(
     out = np.empty((planes, count, size, size), np.uint16)
     for plane in range(planes):
         for n in range(count):
+            later = min(n + AHEAD, count - 1)
+            for i in range(size):
+                line = (frame[later] * planes + plane) * height + top[later] + i
+                prefetch(differences, line * width + left[later])
             for i in range(size):
                 row = min(max(top[n] + i, 0), height - 1)
                 line = differences[uint64(frame[n]), uint64(plane), uint64(row)]
                 total, last = uint16(0), min(max(left[n], 0), width - 1)
-                for x in range(last - int64(uint64(last) % uint64(restart)), last + 1):
+                for x in range(last - (last & (restart - 1)), last + 1):
                     total = uint16(total + line[uint64(x)])
                 out[plane, n, i, 0] = total
                 for j in range(1, size):
                     x = left[n] + j
                     if 0 < x < width:
-                        total = uint16(
-                            line[uint64(x)] + (total if uint64(x) % uint64(restart) else uint16(0))
-                        )
+                        total = uint16(line[uint64(x)] + (total if x & (restart - 1) else uint16(0)))
                     out[plane, n, i, j] = total
     return out
