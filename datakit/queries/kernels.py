@@ -20,6 +20,7 @@ SHORTEST = 0.5
 
 _INDEX, _REAL, _FLAG = array(np.int64, 1), array(np.float64, 1), array(np.bool_, 1)
 _POINTS, _CAMERAS = array(np.float64, 2), array(np.float64, 3)
+_PIXELS = [array(dtype, 2) for dtype in (np.int32, np.int64)]
 
 
 @helper
@@ -231,7 +232,7 @@ def cut_squares(frames, t, uv):
     return out
 
 
-@kernel((array(np.int64, 2), _CAMERAS, float64, float64))
+@kernel(*((rows, _CAMERAS, float64, float64) for rows in _PIXELS))
 def find_shown(rows, matrix, width, height):
     """Find the pixels (B, 3: frame, row, column) whose centre lies in the image that homographies map them to."""
     out, count = np.empty(len(rows), np.int64), 0
@@ -242,7 +243,7 @@ def find_shown(rows, matrix, width, height):
     return out[:count]
 
 
-@kernel((array(np.int64, 2), _INDEX, _CAMERAS, _POINTS, float64, float64))
+@kernel(*((rows, _INDEX, _CAMERAS, _POINTS, float64, float64) for rows in _PIXELS))
 def draw_near(rows, shown, matrix, chance, width, height):
     """Draw frames uniformly among those that have pixels, then a pixel of the frame and a place in it.
 

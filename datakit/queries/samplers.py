@@ -22,6 +22,7 @@ from .clip_view import ClipView, Draw
 Sampler = Callable[[ClipView, np.random.Generator, int], Draw]
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
+Pixels = NDArray[np.integer[Any]]
 
 #: Paper, section 4: share of queries near depth or motion boundaries, and of those with t_tgt = t_cam forced.
 BOUNDARY_SHARE, SAME_TIME_SHARE = 0.3, 0.4
@@ -171,17 +172,17 @@ def _has_depth(clip: ClipView, uv_px: Float, t: Index) -> NDArray[np.bool_]:
     return np.asarray(quad.is_inside & np.isfinite(clip.z_depth[t, quad.row, quad.col]), np.bool_)
 
 
-def _shown(clip: ClipView, rows: NDArray[np.integer[Any]]) -> tuple[Index, Index]:
+def _shown(clip: ClipView, rows: Pixels) -> tuple[Pixels, Index]:
     """Give depth pixels (B, 3: frame, row, column) for kernels, and which of them the crop shows."""
     from .kernels import find_shown
 
-    pixels = np.ascontiguousarray(rows, np.int64)
+    pixels = np.ascontiguousarray(rows, rows.dtype if rows.dtype == np.int32 else np.int64)
     width, height = clip.size
     return pixels, find_shown(pixels, clip.network_from_depth, width, height)
 
 
 def _near(
-    clip: ClipView, rng: np.random.Generator, rows: Index, shown: Index, count: int
+    clip: ClipView, rng: np.random.Generator, rows: Pixels, shown: Index, count: int
 ) -> tuple[Float, Index]:
     """Draw frames uniformly among those that have such pixels, then one of them and a place in it."""
     from .kernels import draw_near
