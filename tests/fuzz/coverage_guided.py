@@ -35,6 +35,8 @@ INSTRUMENTED = ["converters", "datakit.errors", "datakit.scene.codecs", "datakit
 #: Functions that numba compiles; it cannot read their bytecode once it is instrumented.
 COMPILED = ["converters.waymo.kernels", "datakit.motion"]
 _SECONDS_AN_INPUT, _MIB = 10, 2048
+#: Where files live that a parser must open: on a disk they take most of the time.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 Parse = Callable[[bytes], object]
 
@@ -281,7 +283,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
     import atheris
 
     instrument = atheris.instrument_imports(include=INSTRUMENTED, exclude=COMPILED)
-    with instrument, tempfile.TemporaryDirectory() as folder:
+    with instrument, tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         target = make_target(name, Path(folder))
         from datakit.errors import DatakitError
 
