@@ -83,6 +83,9 @@ def command(
         click.echo(f"left out: {name} (certificate: {level})")
     for name in report.views_left_out:
         click.echo(f"left out: {name} (no colour)")
+    for name, by in report.set_windows:
+        if by == "order":
+            click.echo(f"in file order: {name} (nothing tells which photos show the same)")
     click.echo(
         f"{report.num_clips} clip(s), {report.num_frames} frames of {report.num_scenes} scene(s) in "
         f"{report.num_shards} shard(s), {report.num_bytes / 1e6:.1f} MB; {report.num_made} clip(s) made now"

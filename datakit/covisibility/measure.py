@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from datakit.errors import QualityError, UsageError
 from datakit.motion import MotionKind, Visibility
@@ -150,11 +151,19 @@ def _by_points(scene: Scene, frames: list[tuple[str, int]]) -> NDArray[np.float3
     motion = scene.motion
     static = motion.instance_ids[motion.instance_motion == MotionKind.STATIC]
     kept = np.isin(motion.point_instance, static) if motion.point_instance is not None else np.zeros(0, bool)
-    seen = np.zeros((len(frames), int(kept.sum())), np.float32)
-    for i, (view, t) in enumerate(frames):
-        if view in motion.point_state:
-            seen[i] = motion.point_state[view][kept, t] == Visibility.VISIBLE
-    return _shares(seen @ seen.T, np.broadcast_to(seen.sum(axis=1)[:, None], (len(frames), len(frames))))
+    none = np.zeros(0, np.int64)
+    rows = [
+        np.flatnonzero(motion.point_state[view][kept, t] == Visibility.VISIBLE)
+        if view in motion.point_state
+        else none
+        for view, t in frames
+    ]
+    ends = np.cumsum([0, *map(len, rows)])
+    # A point is seen by few frames: the cost is that of all pairs of looks at one point, not of frames x points.
+    looks = (np.ones(ends[-1], np.int32), np.concatenate([none, *rows]), ends)
+    seen = csr_matrix(looks, shape=(len(frames), int(kept.sum())))
+    sizes = np.diff(ends)
+    return _shares((seen @ seen.T).toarray(), np.broadcast_to(sizes[:, None], (len(frames), len(frames))))
 
 
 def _by_depth(scene: Scene, frames: list[tuple[str, int]], params: CovisibilityParams) -> NDArray[np.float32]:
@@ -178,5 +187,6 @@ def _by_depth(scene: Scene, frames: list[tuple[str, int]], params: CovisibilityP
 
 
 def _shares(seen: NDArray[Any], known: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(known > 0, seen / known, np.nan).astype(np.float32)
+    out = np.full(seen.shape, np.nan, np.float32)
+    np.divide(seen, known, out=out, where=known > 0, dtype=np.float32, casting="unsafe")
+    return out

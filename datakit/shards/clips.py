@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,13 +33,23 @@ class Window:
 
     Attributes:
         view: Name of the view.
-        start: First frame.
-        num_frames: Frames, all adjoining.
+        start: First frame; where the photos of a set were chosen, the one that the window was grown from. No two
+            windows of a view have the same.
+        num_frames: Frames.
+        photos: Frames that were chosen, ascending; None for `num_frames` adjoining ones.
+        by: What the photos of a set longer than a window were chosen by (`overlaps.set_windows`); None for others.
     """
 
     view: str
     start: int
     num_frames: int
+    photos: tuple[int, ...] | None = None
+    by: str | None = None
+
+    @property
+    def frames(self) -> Sequence[int]:
+        """Its frames, ascending."""
+        return range(self.start, self.start + self.num_frames) if self.photos is None else self.photos
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ def make_clip(
     """
     view = scene.views[window.view]
     stored = StoredView(view, params)
-    frames = range(window.start, window.start + window.num_frames)
+    frames = window.frames
     packs: list[tuple[str, bytes]] = [("rgb.pack", codecs.pack([stored.rgb(t) for t in frames]))]
     layers: dict[str, Any] = {}
     labels = None
@@ -107,12 +118,11 @@ def make_clip(
             ("normals.pack", codecs.pack([codecs.encode_normals(stored.normals(t)) for t in frames]))
         )
 
-    motion, motion_index = cut_motion(scene.motion, view.motion_index[frames.start : frames.stop], labels)
+    motion, motion_index = cut_motion(scene.motion, view.motion_index[np.asarray(frames)], labels)
     arrays = _camera_arrays(view, stored, frames) | _motion_arrays(motion, motion_index)
     arrays |= _boundary_arrays(stored, view, frames, motion, motion_index, params)
-    difficulty = measure_difficulty(
-        scene, view, window.start, window.num_frames, params.difficulty_tracks if "z_depth" in layers else 0
-    )
+    num_tracks = params.difficulty_tracks if "z_depth" in layers else 0
+    difficulty = measure_difficulty(scene, view, frames, num_tracks)
     arrays |= difficulty
     header = _header(scene, view, stored, window, origin) | layers
     seen_together = window_overlap(
@@ -136,7 +146,7 @@ def make_clip(
 
 
 def _depth_pack(
-    stored: StoredView, view: View, frames: range, params: PackParams
+    stored: StoredView, view: View, frames: Sequence[int], params: PackParams
 ) -> tuple[dict[str, Any], bytes]:
     low, high = np.inf, 0.0
     for t in frames:
@@ -149,7 +159,9 @@ def _depth_pack(
     return codec | {"size": list(stored.layer_size("z_depth")), "kind": view.depth_kind}, data
 
 
-def _instances_pack(stored: StoredView, frames: range) -> tuple[dict[str, Any], bytes, NDArray[np.uint32]]:
+def _instances_pack(
+    stored: StoredView, frames: Sequence[int]
+) -> tuple[dict[str, Any], bytes, NDArray[np.uint32]]:
     rasters = [stored.instances(t) for t in frames]
     labels = np.unique(np.concatenate([_labels_in(raster) for raster in rasters]))
     dtype = next(d for d in ("uint8", "uint16", "uint32") if labels[-1] <= np.iinfo(d).max)
@@ -203,8 +215,8 @@ def cut_motion(
     return cut, index.astype(np.int64)
 
 
-def _camera_arrays(view: View, stored: StoredView, frames: range) -> Arrays:
-    at = slice(frames.start, frames.stop)
+def _camera_arrays(view: View, stored: StoredView, frames: Sequence[int]) -> Arrays:
+    at = np.asarray(frames)
     arrays = {
         "times": view.times[at],
         "intrinsics": stored.intrinsics[at],
@@ -219,7 +231,7 @@ def _camera_arrays(view: View, stored: StoredView, frames: range) -> Arrays:
     return arrays
 
 
-def _shares_depth_grid(stored: StoredView, layer: str, at: slice) -> bool:
+def _shares_depth_grid(stored: StoredView, layer: str, at: NDArray[np.int64]) -> bool:
     return (
         stored.has("z_depth")
         and stored.layer_size(layer) == stored.layer_size("z_depth")
@@ -244,7 +256,7 @@ def _motion_arrays(motion: MotionRecord, motion_index: NDArray[np.int64]) -> Arr
 def _boundary_arrays(
     stored: StoredView,
     view: View,
-    frames: range,
+    frames: Sequence[int],
     motion: MotionRecord,
     motion_index: NDArray[np.int64],
     params: PackParams,
@@ -286,7 +298,7 @@ def _labels_on_depth_grid(stored: StoredView, t: int) -> NDArray[np.uint32] | No
     if not stored.has("instances"):
         return None
     labels = stored.instances(t)
-    if _shares_depth_grid(stored, "instances", slice(t, t + 1)):
+    if _shares_depth_grid(stored, "instances", np.array([t])):
         return labels
     # Labels are never interpolated: each depth pixel takes the label of the pixel its centre falls on.
     own_from_depth = stored.layer_intrinsics("instances")[t] @ np.linalg.inv(
@@ -299,8 +311,7 @@ def _labels_on_depth_grid(stored: StoredView, t: int) -> NDArray[np.uint32] | No
 
 
 def _header(scene: Scene, view: View, stored: StoredView, window: Window, origin: Origin) -> dict[str, Any]:
-    at = slice(window.start, window.start + window.num_frames)
-    return {
+    header: dict[str, Any] = {
         "key": clip_key(scene.dataset, scene.id, window.view, window.start),
         "dataset": scene.dataset,
         "scene": f"{scene.dataset}/{scene.id}",
@@ -308,7 +319,7 @@ def _header(scene: Scene, view: View, stored: StoredView, window: Window, origin
         "certificate_sha256": origin.certificate_sha256,
         "certificate_level": origin.certificate_level,
         "view": window.view,
-        "frame_indices": list(range(at.start, at.stop)),
+        "frame_indices": list(window.frames),
         "scale": scene.scale,
         "licence": scene.licence,
         "split": scene.split,
@@ -321,9 +332,12 @@ def _header(scene: Scene, view: View, stored: StoredView, window: Window, origin
             "converter": scene.provenance["converter"],
             "converter_version": scene.provenance["converter_version"],
             "sources_sha256": origin.sources_sha256,
-            "frame_names": list(view.frame_names[at]),
+            "frame_names": [view.frame_names[t] for t in window.frames],
         },
     }
+    if window.by is not None:
+        header["window_by"] = window.by
+    return header
 
 
 def _check_contract(header: dict[str, Any], arrays: Arrays) -> None:

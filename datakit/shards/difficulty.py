@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,13 @@ _GOLDEN = 0.6180339887498949
 MOVING = (MotionKind.RIGID, MotionKind.POINTS)
 
 
-def measure_difficulty(
-    scene: Scene, view: View, start: int, num_frames: int, num_tracks: int
-) -> dict[str, Any]:
+def measure_difficulty(scene: Scene, view: View, frames: Sequence[int], num_tracks: int) -> dict[str, Any]:
     """Follow a few fixed points through all frames of a clip.
 
     Args:
         scene: Open scene.
         view: The view.
-        start: First frame of the clip.
-        num_frames: Frames of the clip.
+        frames: Frames of the clip, ascending.
         num_tracks: How many points, spread over four source frames and over the pixels of known depth.
 
     Returns:
@@ -43,22 +41,26 @@ def measure_difficulty(
         * "difficulty_reappearance": how often it comes back into sight after being occluded or outside;
         * "difficulty_parallax": largest angle in degrees between the rays from two cameras to where it started.
     """
-    uv, t_src = _points(scene, view, start, num_frames, num_tracks)
+    clip = np.asarray(frames, np.int64)
+    num_frames = len(clip)
+    uv, at_src = _points(scene, view, clip, num_tracks)
     count = len(uv)
-    frames = np.arange(start, start + num_frames)
     tracks = scene.track(
-        view.name, np.repeat(uv, num_frames, axis=0), np.repeat(t_src, num_frames), np.tile(frames, count)
+        view.name,
+        np.repeat(uv, num_frames, axis=0),
+        np.repeat(clip[at_src], num_frames),
+        np.tile(clip, count),
     )
     points = tracks.points_world.reshape(count, num_frames, 3)
     state = tracks.state.reshape(count, num_frames)
     z = tracks.z_depth.reshape(count, num_frames)
-    own = (np.arange(count), t_src - start)
+    own = (np.arange(count), at_src)
     out = {
-        "difficulty_uv": np.concatenate([(t_src - start)[:, None], uv], axis=1),
+        "difficulty_uv": np.concatenate([at_src[:, None], uv], axis=1),
         "difficulty_motion": _largest(np.linalg.norm(points - points[own][:, None], axis=-1)) / z[own],
         "difficulty_occlusion": _longest_run(state == Visibility.OCCLUDED),
         "difficulty_reappearance": _comebacks(state),
-        "difficulty_parallax": _parallax(view.world_from_cam[frames], points[own]),
+        "difficulty_parallax": _parallax(view.world_from_cam[clip], points[own]),
     }
     for name in ("occlusion", "reappearance"):
         out[f"difficulty_{name}"][~np.isfinite(points[own]).all(axis=-1)] = np.nan
@@ -76,16 +78,18 @@ def summarise_difficulty(arrays: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _points(
-    scene: Scene, view: View, start: int, num_frames: int, num_tracks: int
+    scene: Scene, view: View, clip: NDArray[np.int64], num_tracks: int
 ) -> tuple[Float, NDArray[np.int64]]:
-    """Choose pixels (uv on the colour grid) and their frames: half on things that can move, where there are any."""
-    sources = np.unique(np.linspace(start, start + num_frames - 1, _SOURCES).round().astype(np.int64))
+    """Choose pixels (uv on the colour grid) and their places in the clip: half on what can move, if anything can."""
+    first = int(clip[0])
+    sources = np.unique(np.linspace(first, first + len(clip) - 1, _SOURCES).round().astype(np.int64)) - first
     ends = np.linspace(0, num_tracks, len(sources) + 1).round().astype(np.int64)
     moving = np.array([i for i, kind in _kinds(scene) if kind in MOVING], np.uint32)
-    uv, t_src = [np.zeros((0, 2))], [np.zeros(0, np.int64)]
-    for t, first, end in zip(sources.tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+    uv, at_src = [np.zeros((0, 2))], [np.zeros(0, np.int64)]
+    for source, begin, end in zip(sources.tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        t = int(clip[source])
         z_depth, labels = view.z_depth(t), view.instances(t)
-        numbers = np.arange(first, end)
+        numbers = np.arange(begin, end)
         on_moving = np.zeros(0, np.int64)
         if len(moving) and labels is not None:
             on_moving = np.flatnonzero(np.isin(labels, moving))
@@ -98,8 +102,8 @@ def _points(
             if len(pixels) and len(chosen):
                 at = pixels[((chosen + 0.5) * _GOLDEN % 1.0 * len(pixels)).astype(np.int64)]
                 uv.append(_on_colour_grid(view, layer, at, t))
-                t_src.append(np.full(len(at), t))
-    return np.concatenate(uv), np.concatenate(t_src)
+                at_src.append(np.full(len(at), source))
+    return np.concatenate(uv), np.concatenate(at_src)
 
 
 def _kinds(scene: Scene) -> list[tuple[int, int]]:

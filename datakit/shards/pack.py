@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,9 +26,21 @@ from .index import Entry, build_index, index_bytes
 from .layout import INDEX, MANIFEST, SCENES, canonical_json
 from .manifest import manifest_bytes, parse_manifest
 from .params import PackParams
-from .plan import Plan, make_plan
+from .plan import ChosenWindows, Plan, list_clips, make_plan
 from .scenes import SceneFacts, look_at_scene
-from .work import OPEN_SCENE, WORK, Assembler, ClipTask, prepare_work, read_note, run_task, write_whole
+from .work import (
+    OPEN_SCENE,
+    WORK,
+    Assembler,
+    ClipTask,
+    SetTask,
+    prepare_work,
+    read_note,
+    read_set_note,
+    run_set_task,
+    run_task,
+    write_whole,
+)
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -51,6 +63,8 @@ class PackReport:
         refused: (dataset/id, certificate level) of the scenes left out.
         views_left_out: dataset/id/view of the views without colour.
         num_made: Clips that this call encoded; the others lay there already.
+        set_windows: (dataset/id/view, what told which photos to put together: "file", "pairs", "measured" or, where
+            nothing did, "order") of the sets of photos that are longer than a window.
     """
 
     out: Path
@@ -63,6 +77,7 @@ class PackReport:
     refused: tuple[tuple[str, str], ...]
     views_left_out: tuple[str, ...]
     num_made: int
+    set_windows: tuple[tuple[str, str], ...]
 
 
 def pack(
@@ -88,7 +103,9 @@ def pack(
         out: Folder of the set; made if missing.
         certificates: Folder of `<scene>.certificate.json`; None for beside each scene.
         covisibility: Folder of `<scene>.covisibility.safetensors`, which are read for sets of photos; None for beside
-            each scene. Where there is none it is measured, clip by clip (`PackParams.covisibility_points`).
+            each scene. Where there is none it is measured, clip by clip (`PackParams.covisibility_points`), and once
+            more on few points over the whole set where its windows have to be chosen and no list of pairs came
+            with the photos.
         params: What to store and how.
         workers: Clips at a time; more than 1 start fresh processes, for which a script needs the usual
             `if __name__ == "__main__"`.
@@ -152,12 +169,14 @@ def _is_done(out: Path, plan: Plan, overwrite: bool) -> bool:
 
 def _fill(out: Path, plan: Plan, params: PackParams, run: _Run, show: bool) -> int:
     work = prepare_work(out, plan.sha256)
+    chosen = _choose_windows(work, plan, params, run, show)
+    clips = list_clips(plan, params, chosen)
     assembler = Assembler(out, work, params.shard_bytes)
     num_finished = assembler.num_finished()
-    notes: list[Entry | None] = [read_note(work, i, i >= num_finished) for i in range(len(plan.clips))]
+    notes: list[Entry | None] = [read_note(work, i, i >= num_finished) for i in range(len(clips))]
     if None in notes[:num_finished]:  # someone removed notes: the shards they describe are made again
         assembler.shards.clear()
-        num_finished, notes = 0, [read_note(work, i, True) for i in range(len(plan.clips))]
+        num_finished, notes = 0, [read_note(work, i, True) for i in range(len(clips))]
     done = [note for note in notes[:num_finished] if note is not None]
     assembler.skip(done)
     tasks = [
@@ -170,7 +189,7 @@ def _fill(out: Path, plan: Plan, params: PackParams, run: _Run, show: bool) -> i
             params,
             plan.scenes[i].covisibility,
         )
-        for number, (i, window) in enumerate(plan.clips)
+        for number, (i, window) in enumerate(clips)
         if notes[number] is None
     ]
     made = run(run_task, tasks)
@@ -181,20 +200,51 @@ def _fill(out: Path, plan: Plan, params: PackParams, run: _Run, show: bool) -> i
             done.append(note)
             bar.update()
     assembler.finish()
-    _write_tables(out, plan, params, assembler, done)
+    _write_tables(out, plan, params, chosen, assembler, done)
     shutil.rmtree(work)
     return len(tasks)
 
 
+def _choose_windows(
+    work: Path, plan: Plan, params: PackParams, run: _Run, show: bool
+) -> dict[int, ChosenWindows]:
+    """Choose the photos of each window, for sets longer than one; what an earlier run chose is taken over."""
+    chosen = {i: read_set_note(work, i) for i, _ in plan.sets}
+    tasks = [
+        SetTask(
+            work,
+            i,
+            plan.scenes[i].path,
+            views,
+            params,
+            plan.scenes[i].covisibility,
+            plan.scenes[i].origin.scene_sha256,
+        )
+        for i, views in plan.sets
+        if chosen[i] is None
+    ]
+    made = tqdm(
+        run(run_set_task, tasks), total=len(tasks), desc="sets", unit="scene", disable=not (show and tasks)
+    )
+    for task, note in zip(tasks, made, strict=True):
+        chosen[task.number] = note
+    return {i: note for i, note in chosen.items() if note is not None}
+
+
 def _write_tables(
-    out: Path, plan: Plan, params: PackParams, assembler: Assembler, entries: Sequence[Entry]
+    out: Path,
+    plan: Plan,
+    params: PackParams,
+    chosen: Mapping[int, ChosenWindows],
+    assembler: Assembler,
+    entries: Sequence[Entry],
 ) -> None:
     columns, names = build_index(entries, assembler.shard_of, assembler.offset_of)
     index = index_bytes(columns)
     scenes = b"".join(canonical_json(facts.summary) + b"\n" for facts in plan.scenes)
     write_whole(out / INDEX, index)
     write_whole(out / SCENES, scenes)
-    content = {
+    content: dict[str, Any] = {
         "plan_sha256": plan.sha256,
         "params": params.to_dict(),
         "shards": assembler.shards,
@@ -212,6 +262,18 @@ def _write_tables(
             "bytes": sum(shard["size"] for shard in assembler.shards),
         },
     }
+    if plan.sets:
+        content["set_windows"] = [
+            {
+                "dataset": plan.scenes[i].dataset,
+                "id": plan.scenes[i].id,
+                "view": view,
+                "by": chosen[i][view][0],
+                "clips": len(chosen[i][view][1]),
+            }
+            for i, views in plan.sets
+            for view in views
+        ]
     write_whole(out / MANIFEST, manifest_bytes(content))
 
 
@@ -244,6 +306,10 @@ def _report(out: Path, plan: Plan, num_made: int) -> PackReport:
         refused=tuple((f"{f.dataset}/{f.id}", f.origin.certificate_level) for f in plan.refused),
         views_left_out=tuple(f"{f.dataset}/{f.id}/{view}" for f in plan.scenes for view in f.views_left_out),
         num_made=num_made,
+        set_windows=tuple(
+            (f"{entry['dataset']}/{entry['id']}/{entry['view']}", entry["by"])
+            for entry in manifest.get("set_windows", ())
+        ),
     )
 
 

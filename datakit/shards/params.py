@@ -17,7 +17,8 @@ class PackParams:
 
     Attributes:
         clip_frames: Most frames of a clip; a shorter view gives one shorter clip.
-        stride: Frames from one window to the next; None for adjoining windows (`clip_frames`).
+        stride: Frames from one window to the next; None for adjoining windows (`clip_frames`). Of a set of photos:
+            photos of a window that are in none before it.
         max_side: Longest side of stored colour, px; larger frames are scaled down. None keeps the source's
             grid, and with `rgb` "native" also its bytes. Other layers are thinned by whole steps, which moves no
             sample, and stay at least this large where they were.
@@ -35,7 +36,8 @@ class PackParams:
         motion_grid: Scene motion is compared on a thinned depth grid whose longer side is below twice this.
         difficulty_tracks: Tracks per clip that the difficulty index is measured on.
         covisibility_points: Pixels of each photo that covisibility is measured on, for sets of photos without a
-            covisibility file; 0 measures none.
+            covisibility file; 0 measures none. With fewer of them, where there are many photos, the windows of a long
+            set are chosen.
     """
 
     clip_frames: int = 48

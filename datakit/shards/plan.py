@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from datakit.errors import QualityError, UsageError
 
@@ -13,6 +14,11 @@ from .params import PackParams
 from .scenes import SceneFacts
 from .windows import windows
 
+#: By view: what the windows were chosen by, and (name of the window, its photos) of each.
+ChosenWindows = Mapping[str, tuple[str, Sequence[tuple[int, Sequence[int]]]]]
+#: Another number for another way to choose them: a run that was stopped does not go on with other windows.
+_SET_WINDOWS = 1
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -21,13 +27,14 @@ class Plan:
     Attributes:
         scenes: What is packed, sorted by dataset and id.
         refused: What is not, because of its certificate level.
-        clips: (index into scenes, window) in the order of the set.
+        sets: (index into scenes, views) of the sets of photos whose windows have to be chosen by what the photos
+            show: those longer than one window.
         sha256: Of everything that decides the set's bytes.
     """
 
     scenes: tuple[SceneFacts, ...]
     refused: tuple[SceneFacts, ...]
-    clips: tuple[tuple[int, Window], ...]
+    sets: tuple[tuple[int, tuple[str, ...]], ...]
     sha256: str
 
 
@@ -50,24 +57,56 @@ def make_plan(facts: Sequence[SceneFacts], params: PackParams, max_refused: int)
     if len(refused) > max_refused:
         _refuse(refused, params, max_refused)
     scenes = tuple(f for f in ordered if f not in refused)
-    clips = tuple(
-        (i, Window(view, start, count))
-        for i, scene in enumerate(scenes)
-        for view, num_frames in scene.views
-        for start, count in windows(num_frames, params.clip_frames, params.window_stride)
-    )
-    if not clips:
+    if not any(scene.views for scene in scenes):
         raise UsageError(
             "There is nothing to pack", expected="scenes with colour", found=f"{len(ordered)} scene(s)"
         )
-    _require_unique_keys(scenes, clips)
-    content = {
+    _require_unique_keys(scenes)
+    content: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "params": params.to_dict(),
         "scenes": [f.summary for f in scenes],
         "refused": [f.summary for f in refused],
     }
-    return Plan(scenes, refused, clips, sha256_json(content))
+    sets = _sets(scenes, params)
+    if sets:  # without any, the plan is the one of the releases before windows were chosen
+        content["set_windows"] = _SET_WINDOWS
+    return Plan(scenes, refused, sets, sha256_json(content))
+
+
+def _sets(scenes: Sequence[SceneFacts], params: PackParams) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    long = (
+        tuple(view for view, num_frames in scene.views if num_frames > params.clip_frames)
+        if scene.summary["time_kind"] == "set"
+        else ()
+        for scene in scenes
+    )
+    return tuple((i, views) for i, views in enumerate(long) if views)
+
+
+def list_clips(
+    plan: Plan, params: PackParams, chosen: Mapping[int, ChosenWindows]
+) -> list[tuple[int, Window]]:
+    """List the clips of a plan.
+
+    Args:
+        plan: The plan.
+        params: Those it was made with.
+        chosen: For each scene of `plan.sets`, by view, what its windows were chosen by and what they are.
+
+    Returns:
+        (index into `plan.scenes`, window) in the order of the set.
+    """
+    out: list[tuple[int, Window]] = []
+    for i, scene in enumerate(plan.scenes):
+        for view, num_frames in scene.views:
+            if view in chosen.get(i, {}):
+                by, found = chosen[i][view]
+                out += [(i, Window(view, start, len(photos), tuple(photos), by)) for start, photos in found]
+            else:
+                cut = windows(num_frames, params.clip_frames, params.window_stride)
+                out += [(i, Window(view, start, count)) for start, count in cut]
+    return out
 
 
 def _require_unique(ordered: Sequence[SceneFacts]) -> None:
@@ -78,18 +117,20 @@ def _require_unique(ordered: Sequence[SceneFacts]) -> None:
             )
 
 
-def _require_unique_keys(scenes: Sequence[SceneFacts], clips: Sequence[tuple[int, Window]]) -> None:
-    owner: dict[str, tuple[int, Window]] = {}
-    for i, window in clips:
-        key = clip_key(scenes[i].dataset, scenes[i].id, window.view, window.start)
-        if key in owner:
-            raise UsageError(
-                "Two clips would have one key",
-                where=scenes[i].path,
-                expected="ids that differ in more than punctuation",
-                found=f"{key}, also of {scenes[owner[key][0]].path}",
-            )
-        owner[key] = (i, window)
+def _require_unique_keys(scenes: Sequence[SceneFacts]) -> None:
+    owner: dict[str, SceneFacts] = {}
+    for scene in scenes:
+        for view, _ in scene.views:
+            # Keys of one view differ in their number, so those of two views are alike where these are.
+            key = clip_key(scene.dataset, scene.id, view, 0)
+            if key in owner:
+                raise UsageError(
+                    "Two clips would have one key",
+                    where=scene.path,
+                    expected="ids that differ in more than punctuation",
+                    found=f"{key}, also of {owner[key].path}",
+                )
+            owner[key] = scene
 
 
 def _refuse(refused: Sequence[SceneFacts], params: PackParams, max_refused: int) -> None:

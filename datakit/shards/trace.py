@@ -24,9 +24,9 @@ def trace(root: str | Path, key: str, *, storage_options: dict[str, Any] | None 
 
     Returns:
         JSON-able: "key", "manifest_sha256", "shard" {name, sha256}, "members" {kind: {offset, length, xxh3}},
-        "clip" {view, frames, frame_names}, "scene" {dataset, id, sha256, licence, scale, citation},
-        "certificate" {level, sha256, content}, "conversion" {converter, converter_version, params, fingerprint},
-        "sources" [{path, size, sha256, offset}].
+        "clip" {view, frames, frame_names} with "window_by" where the photos were chosen for it, "scene" {dataset, id,
+        sha256, licence, scale, citation}, "certificate" {level, sha256, content}, "conversion" {converter,
+        converter_version, params, fingerprint}, "sources" [{path, size, sha256, offset}].
 
     Raises:
         UsageError: No clip has this key.
@@ -48,7 +48,8 @@ def trace(root: str | Path, key: str, *, storage_options: dict[str, Any] | None 
             "view": header["view"],
             "frames": header["frame_indices"],
             "frame_names": header["provenance"]["frame_names"],
-        },
+        }
+        | {name: header[name] for name in ("window_by",) if name in header},
         "scene": {"sha256": scene["scene_sha256"]}
         | {name: scene[name] for name in ("dataset", "id", "split", "licence", "scale", "citation")},
         "certificate": scene["certificate"],

@@ -1,4 +1,4 @@
-"""Cut a view into windows."""
+"""Cut a view whose frames have an order into windows."""
 
 from __future__ import annotations
 

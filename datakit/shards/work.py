@@ -17,6 +17,7 @@ from datakit.scene import Scene, open_scene
 from .clips import Clip, Origin, Window, make_clip
 from .index import Entry
 from .layout import canonical_json, shard_name
+from .overlaps import set_windows
 from .params import PackParams
 from .tar import end_of_archive, member_header, padding
 
@@ -47,6 +48,19 @@ class ClipTask:
     covisibility: Path | None = None
 
 
+@dataclass(frozen=True)
+class SetTask:
+    """Windows to choose for a set of photos: the note goes to `folder` under the scene's number in the plan."""
+
+    folder: Path
+    number: int
+    scene: Path
+    views: tuple[str, ...]
+    params: PackParams
+    covisibility: Path | None
+    scene_sha256: str
+
+
 def fragment_path(folder: Path, number: int) -> Path:
     """Where the tar fragment of a clip lies until its shard is finished."""
     return folder / f"{number:08d}.tar"
@@ -54,6 +68,10 @@ def fragment_path(folder: Path, number: int) -> Path:
 
 def _note_path(folder: Path, number: int) -> Path:
     return folder / f"{number:08d}.json"
+
+
+def _set_note_path(folder: Path, number: int) -> Path:
+    return folder / f"set-{number:08d}.json"
 
 
 class _OpenScene:
@@ -93,6 +111,29 @@ def run_task(task: ClipTask) -> dict[str, Any]:
     write_whole(fragment_path(task.folder, task.number), *parts)
     write_whole(_note_path(task.folder, task.number), canonical_json(note))
     return note
+
+
+def run_set_task(task: SetTask) -> dict[str, Any]:
+    """Choose the windows of a scene's views and write the note, which is returned.
+
+    Returns:
+        By view [what they were chosen by, [[name of the window, its photos], ...]].
+    """
+    scene = OPEN_SCENE.at(task.scene)
+    found = {
+        view: set_windows(scene, view, task.params, task.covisibility, task.scene_sha256)
+        for view in task.views
+    }
+    note = canonical_json(found)
+    write_whole(_set_note_path(task.folder, task.number), note)
+    chosen: dict[str, Any] = json.loads(note)
+    return chosen
+
+
+def read_set_note(folder: Path, number: int) -> dict[str, Any] | None:
+    """Return the windows that an earlier run chose for a scene; None where they have to be chosen."""
+    path = _set_note_path(folder, number)
+    return json.loads(path.read_bytes()) if path.is_file() else None
 
 
 def _note(task: ClipTask, clip: Clip, members: dict[str, list[Any]], size: int) -> dict[str, Any]:

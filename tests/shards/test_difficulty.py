@@ -22,7 +22,7 @@ def test_motion_and_parallax_of_the_tiny_scene(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "s.h5", num_frames=4, square_step=(0, 0.1, 0), camera_step=(0.25, 0, 0))
     with open_scene(path) as scene:
         view = scene.views["cam"]
-        arrays = measure_difficulty(scene, view, 0, 4, 64)
+        arrays = measure_difficulty(scene, view, range(4), 64)
         t, u, v = arrays["difficulty_uv"].T
         on_square = np.array(
             [view.instances(int(a))[int(r), int(c)] for a, c, r in zip(t, u, v, strict=True)], bool
@@ -43,9 +43,27 @@ def test_motion_and_parallax_of_the_tiny_scene(tmp_path: Path) -> None:
 
 def test_a_later_window_speaks_of_its_own_frames(tmp_path: Path) -> None:
     with open_scene(write_tiny(tmp_path / "s.h5", num_frames=8, square_step=(0, 0.05, 0))) as scene:
-        arrays = measure_difficulty(scene, scene.views["cam"], 5, 3, 40)
+        arrays = measure_difficulty(scene, scene.views["cam"], range(5, 8), 40)
     assert set(arrays["difficulty_uv"][:, 0]) == {0, 1, 2}
     assert np.nanmax(arrays["difficulty_motion"]) == pytest.approx(2 * 0.05 / 5, rel=1e-6)
+
+
+def test_photos_that_do_not_adjoin_are_read_and_followed_by_their_own_numbers(tmp_path: Path) -> None:
+    photos = np.array([0, 3, 4, 7])
+    path = write_tiny(tmp_path / "s.h5", num_frames=8, square_step=(0, 0.1, 0), camera_step=(0.25, 0, 0))
+    with open_scene(path) as scene:
+        view = scene.views["cam"]
+        arrays = measure_difficulty(scene, view, photos.tolist(), 64)
+        t, u, v = arrays["difficulty_uv"].T
+        frame = photos[t.astype(int)]
+        on_square = np.array(
+            [view.instances(int(a))[int(r), int(c)] for a, c, r in zip(frame, u, v, strict=True)], bool
+        )
+    assert on_square.reshape(4, 16)[:, :8].all()  # of each photo, half of the points start on what moves
+    motion = arrays["difficulty_motion"]
+    assert (motion[~on_square] == 0).all()
+    farthest = np.maximum(frame, 7 - frame)[on_square]
+    np.testing.assert_allclose(motion[on_square], farthest * 0.1 / 5, rtol=1e-6)
 
 
 def test_no_tracks_and_unknown_values() -> None:
@@ -65,5 +83,5 @@ def test_no_tracks_and_unknown_values() -> None:
 
 def test_view_without_known_depth_has_no_tracks(tmp_path: Path) -> None:
     with open_scene(write_tiny(tmp_path / "s.h5")) as scene:
-        arrays = measure_difficulty(scene, scene.views["cam"], 0, 4, 0)
+        arrays = measure_difficulty(scene, scene.views["cam"], range(4), 0)
     assert all(len(value) == 0 for value in arrays.values())

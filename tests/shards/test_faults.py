@@ -218,13 +218,13 @@ def test_index_of_another_set_is_refused(copy: Path, scenes: list[Path], tmp_pat
 
 
 def test_manifest_of_another_version_is_refused(copy: Path) -> None:
-    from datakit.shards.layout import sha256_json
+    from datakit.shards.layout import FORMAT_VERSION, sha256_json
     from datakit.shards.manifest import _text, parse_manifest
 
     path = copy / "manifest.json"
     manifest = parse_manifest(path.read_bytes(), "x")
     del manifest["manifest_sha256"]
-    manifest["version"] = 2
+    manifest["version"] = FORMAT_VERSION + 1
     manifest["manifest_sha256"] = sha256_json(manifest)
     path.write_bytes(_text(manifest))
     with pytest.raises(ShardError, match="another format"):
