@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
-from PIL import Image
-
 from datakit.errors import FormatError
-from datakit.scene.codecs import MAX_PIXELS, check_jpeg
+from datakit.scene.codecs import MAX_PIXELS, jpeg_head
 
 Size = tuple[int, int]
 
@@ -26,11 +22,11 @@ def check_photo(data: bytes, size: Size | None, where: str) -> Size:
     Raises:
         FormatError: Not a JPEG, truncated, grey or CMYK, absurdly large, or of another size.
     """
-    found = check_jpeg(data, where)
-    with Image.open(io.BytesIO(data)) as image:
-        mode = image.mode
-    if mode != "RGB":
-        raise FormatError("A photo is not in colour.", where=where, expected="an RGB JPEG", found=mode)
+    found, components = jpeg_head(data, where)
+    if components != 3:
+        raise FormatError(
+            "A photo is not in colour.", where=where, expected="an RGB JPEG", found=f"{components} components"
+        )
     if found[0] * found[1] > MAX_PIXELS:
         raise FormatError("A photo claims an absurd size.", where=where, expected="a photo's", found=found)
     if size is not None and found != size:

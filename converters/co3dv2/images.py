@@ -46,7 +46,7 @@ def decode_half(data: bytes, size: Size, where: str) -> NDArray[np.float16]:
 
 def z_from_half(stored: NDArray[np.float16], scale: float) -> NDArray[np.float32]:
     """Return z depth times its scale_adjustment; NaN for 0, -0, negative, infinite and NaN codes."""
-    return np.asarray(_z_of_code(scale)[stored.view(np.uint16)])
+    return np.take(_z_of_code(scale), stored.view(np.uint16))
 
 
 @lru_cache(maxsize=4)

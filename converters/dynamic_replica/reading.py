@@ -267,9 +267,10 @@ def _instances(clip: Clip, row: Row, sources: list[SourceFile]) -> NDArray[np.ui
     if not clip.files.has(row, "instances"):
         return np.full(row.size[::-1], known[-1], np.uint32)
     data, place = clip.files.read(row, "instances", sources)
-    ids = rasters.instances(data, row.size, place)
-    ids[~np.isin(ids, known[:-1])] = known[-1]
-    return ids
+    # Maps have at most 16 bits; a table over all of them is several times faster than a search in the known ids.
+    label = np.full(1 << 16, known[-1])
+    label[known[:-1][known[:-1] < len(label)]] = known[:-1][known[:-1] < len(label)]
+    return np.take(label, rasters.instances(data, row.size, place))
 
 
 def _flow(clip: Clip, row: Row, name: str, sources: list[SourceFile]) -> NDArray[np.float32]:

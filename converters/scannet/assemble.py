@@ -191,7 +191,7 @@ def metres_per_code(depth_shift: float, where: str) -> float:
 
 def metres(codes: NDArray[np.uint16], metres_per_code: float) -> NDArray[np.float32]:
     """Turn 16-bit depth into float32 z in metres, NaN where the code is 0 (sensorData.h:968-977)."""
-    return np.asarray(_metres_of_code(metres_per_code)[codes])
+    return np.take(_metres_of_code(metres_per_code), codes)
 
 
 @lru_cache(maxsize=4)

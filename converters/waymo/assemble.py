@@ -26,7 +26,7 @@ from datakit.scene.records import (
 
 from .card import CITATION, LICENCE, NAME, SOURCE_CONVENTIONS, VERSION
 from .lidar import Points, points_of_frame
-from .motion import ObjectPath, box_pose, label_times, object_paths, points_in_box
+from .motion import ObjectPath, label_times, object_paths
 from .params import Params
 from .segment import (
     BOTTOM_TO_TOP,
@@ -88,6 +88,8 @@ class Segment:
         frames_of: Camera -> indices of the frames that have its picture.
         clock: (M,) s, the times of all pictures.
         paths: Object id -> its path in the world, and its labels.
+        poses: Id of an object that is not static -> world_from_box (M, 4, 4) on the clock and (T, 4, 4) at the labels'
+            times, NaN where it is not labelled around that time.
         ids: Object id -> instance id.
     """
 
@@ -101,6 +103,7 @@ class Segment:
     frames_of: Mapping[int, NDArray[np.int64]]
     clock: Float
     paths: Mapping[str, tuple[ObjectPath, list[Labelled]]]
+    poses: Mapping[str, tuple[Float, Float]]
     ids: Mapping[str, int]
     label_offset: float
 
@@ -167,6 +170,15 @@ def open_segment(calibration: Calibration, heads: Sequence[FrameHead], params: P
         frames_of=frames_of,
         clock=clock,
         paths=paths,
+        poses={
+            # All times at once: interpolating takes a millisecond, for one time or a thousand.
+            ident: (both[: len(clock)], both[len(clock) :])
+            for ident, both in (
+                (ident, path.at(np.concatenate([clock, times])))
+                for ident, (path, labels) in paths.items()
+                if _kind(labels[0]) != MotionKind.STATIC
+            )
+        },
         ids={ident: number for number, ident in enumerate(paths, start=1)},
         label_offset=offset,
     )
@@ -284,15 +296,18 @@ def _exposed(calibration: CameraCalibration, image: Image, part: Float) -> Float
     return image.trigger_time + image.shutter / 2 + readout * part
 
 
+def _kind(label: Labelled) -> MotionKind:
+    return MOTION_OF.get(label.type, MotionKind.UNKNOWN)
+
+
 def _motion(segment: Segment) -> MotionRecord:
     poses = np.tile(np.eye(4), (len(segment.clock), len(segment.ids) + 2, 1, 1))
     names, kinds = ["background"], [MotionKind.STATIC]
-    for ident, (path, labels) in segment.paths.items():
-        kind = MOTION_OF.get(labels[0].type, MotionKind.UNKNOWN)
+    for ident, (_, labels) in segment.paths.items():
         names.append(f"{OBJECT_TYPES.get(labels[0].type, labels[0].type)} {ident}")
-        kinds.append(kind)
-        if kind != MotionKind.STATIC:
-            poses[:, segment.ids[ident]] = _synced(segment, ident, path)
+        kinds.append(_kind(labels[0]))
+        if ident in segment.poses:
+            poses[:, segment.ids[ident]] = _synced(segment, ident)
     names.append(NO_LABEL_ZONE)
     kinds.append(MotionKind.UNKNOWN)
     poses[:, segment.no_label_zone] = np.nan
@@ -305,7 +320,7 @@ def _motion(segment: Segment) -> MotionRecord:
     )
 
 
-def _synced(segment: Segment, ident: str, path: ObjectPath) -> Float:
+def _synced(segment: Segment, ident: str) -> Float:
     """Give an object's poses on the clock, with the release's own boxes at the pictures that they are made for.
 
     Such a box is where the label is, moved to when the camera that sees it best captures its centre: the time of the
@@ -313,40 +328,46 @@ def _synced(segment: Segment, ident: str, path: ObjectPath) -> Float:
     package). It keeps the label's heading (label.proto:106-133), so only its centre is taken, and the way that the
     object goes between the two times is added.
     """
-    poses = path.at(segment.clock)
-    for t, head in enumerate(segment.heads):
-        for label in head.objects:
-            camera = label.synced_camera
-            if label.id != ident or label.synced_box is None or camera not in segment.cameras:
-                continue
-            if camera in head.images:
-                at = np.searchsorted(segment.clock, segment.time(head.images[camera]))
-                centre = g.transform_points(segment.world_from_vehicle[t], label.synced_box.centre)
-                captured = _capture_time(segment, camera, head.images[camera], centre)
-                then, now = path.at(np.array([captured, segment.clock[at]]))[:, :3, 3]
-                if np.isfinite(now - then).all():
-                    poses[at, :3, 3] = centre + now - then
+    path, labels = segment.paths[ident]
+    poses = segment.poses[ident][0].copy()
+    for camera in segment.cameras:
+        frames, places = [], []
+        for t, label in zip(path.frames, labels, strict=True):
+            is_seen = label.synced_camera == camera and camera in segment.heads[t].images
+            if is_seen and label.synced_box is not None:
+                frames.append(t)
+                places.append(label.synced_box.centre)
+        if not frames:
+            continue
+        images = [segment.heads[t].images[camera] for t in frames]
+        centres = g.transform_points(segment.world_from_vehicle[frames], np.array(places))
+        at = np.searchsorted(segment.clock, [segment.time(image) for image in images])
+        captured = _capture_times(segment, camera, images, centres)
+        then, now = path.at(np.concatenate([captured, segment.clock[at]]))[:, :3, 3].reshape(2, -1, 3)
+        known = np.isfinite(now - then).all(axis=1)
+        poses[at[known], :3, 3] = (centres + now - then)[known]
     return poses
 
 
-def _capture_time(segment: Segment, camera: int, image: Image, point_world: Float) -> float:
-    """Tell when the row or column of a picture that a point (3,) falls on was exposed, on the scene's clock.
+def _capture_times(segment: Segment, camera: int, images: Sequence[Image], points_world: Float) -> Float:
+    """Tell when the row or column of each picture that a point of (K, 3) falls on was exposed, on the scene's clock.
 
-    The picture's one pose is enough: it is off by a few pixels, of which the readout passes forty in a millisecond.
+    The pictures' one pose is enough: it is off by a few pixels, of which the readout passes forty in a millisecond.
     """
     calibration = segment.calibration.cameras[camera]
     axis = _shutter_axis(calibration)
     if axis == "global":
-        return segment.time(image)
-    pose = to_world(image.global_from_vehicle, segment.origin_global) @ _vehicle_from_cam(calibration)
-    point_cam = g.transform_points(g.invert_rigid(pose), point_world[None])
+        return np.array([segment.time(image) for image in images])
+    vehicles = [to_world(image.global_from_vehicle, segment.origin_global) for image in images]
+    cam_from_world = g.invert_rigid(np.array(vehicles) @ _vehicle_from_cam(calibration))
+    points_cam = g.transform_points(cam_from_world, points_world)
     uv, _ = g.project_distorted(
-        point_cam, calibration.intrinsics, "full_opencv", (*calibration.distortion, 0.0, 0.0, 0.0)
+        points_cam, calibration.intrinsics, "full_opencv", (*calibration.distortion, 0.0, 0.0, 0.0)
     )
-    part = (uv / calibration.size)[0, 1 if axis == "row" else 0]
+    part = (uv / calibration.size)[:, 1 if axis == "row" else 0]
     # A box that hangs over the picture's border may have its centre outside, or behind the camera.
-    part = np.clip(part, 0.0, 1.0) if np.isfinite(part) else 0.5
-    return float(_exposed(calibration, image, np.asarray(part))) - segment.start
+    part = np.where(np.isfinite(part), np.clip(part, 0.0, 1.0), 0.5)
+    return np.array([_exposed(calibration, *pair) for pair in zip(images, part, strict=True)]) - segment.start
 
 
 def _vehicle_from_cam(calibration: CameraCalibration) -> Float:
@@ -360,7 +381,9 @@ def frames(segment: Segment, params: Params, rasters: Iterator[Rasters], where: 
     for t, raster in enumerate(rasters):
         place = f"{where}: frame {t}"
         head = segment.heads[t]
-        points = points_of_frame(raster.lasers, segment.calibration.lasers, head.global_from_vehicle, place)
+        points = points_of_frame(
+            raster.lasers, segment.calibration.lasers, head.global_from_vehicle, place, only_seen=True
+        )
         owner = _owners(points, head, params.box_margin)
         for camera in segment.cameras:
             if t not in index[camera]:
@@ -372,85 +395,89 @@ def frames(segment: Segment, params: Params, rasters: Iterator[Rasters], where: 
                 {
                     "rgb": _picture(segment, camera, raster.pictures[camera], params, place),
                     "z_depth": z_depth,
-                    "instances": instances.astype(segment.id_dtype),
+                    "instances": instances,
                 },
             )
 
 
 def _owners(points: Points, head: FrameHead, margin: float) -> NDArray[np.int64]:
     """Tell in which of a frame's boxes each point lies: its index, -1 for none; smaller boxes go first."""
-    owner = np.full(len(points.points_vehicle), -1, np.int64)
-    place = np.ascontiguousarray(points.points_vehicle.T)
-    for number in np.argsort([-np.prod(label.box.size) for label in head.objects], kind="stable"):
-        box = head.objects[number].box
-        reach = np.linalg.norm(box.size) / 2 + abs(margin)
-        near = np.flatnonzero(np.abs(place[0] - box.centre[0]) <= reach)
-        near = near[np.abs(place[1, near] - box.centre[1]) <= reach]
-        mine = points_in_box(points.points_vehicle[near], box_pose(box), box.size, margin)
-        owner[near[mine]] = number
-    return owner
+    from .kernels import find_boxes
+
+    boxes = [label.box for label in head.objects]
+    # Of equal ones the last.
+    order = np.argsort([-np.prod(box.size) for box in boxes], kind="stable")[::-1].astype(np.int64)
+    headings = np.array([box.heading for box in boxes])[order]
+    found = find_boxes(
+        points.points_vehicle,
+        np.array([box.centre for box in boxes]).reshape(-1, 3)[order],
+        np.stack([np.cos(headings), np.sin(headings)], axis=-1),
+        np.array([box.size for box in boxes]).reshape(-1, 3)[order] / 2 + margin,
+    )
+    return np.append(order, -1)[found]
 
 
 def _splat(
     segment: Segment, t: int, camera: int, points: Points, owner: NDArray[np.int64], params: Params
-) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """Draw a camera's sparse z-depth and instance ids: the nearest point of each pixel."""
-    calibration, head = segment.calibration.cameras[camera], segment.heads[t]
-    image = head.images[camera]
-    seen, uv_px = _in_camera(points, camera)
-    ids = np.where(points.is_unlabelled[seen] & (owner[seen] < 0), segment.no_label_zone, 0)
-    world = g.transform_points(segment.world_from_vehicle[t], points.points_vehicle[seen])
-    for number in np.unique(owner[seen]):
-        if number < 0:
-            continue
-        label = head.objects[number]
-        mine = owner[seen] == number
-        ids[mine] = segment.ids[label.id]
-        if MOTION_OF.get(label.type) == MotionKind.RIGID:
-            world[mine] = _at_picture(segment, t, label, image, world[mine])
-    camera_from_vehicle = OPENCV_FROM_WAYMO @ g.invert_rigid(calibration.vehicle_from_camera)
-    vehicle_from_world = g.invert_rigid(to_world(image.global_from_vehicle, segment.origin_global))
-    z = g.transform_points(camera_from_vehicle @ vehicle_from_world, world)[:, 2]
+    from .kernels import see_points
+
+    calibration = segment.calibration.cameras[camera]
+    z_rows, ids = _owner_tables(segment, t, camera)
+    seen, uv_px, z = see_points(points.points_vehicle, points.projection, owner, z_rows, camera)
+    ids_seen = ids[owner[seen] + 1]
+    ids_seen[points.is_unlabelled[seen] & (owner[seen] < 0)] = segment.no_label_zone
     if params.rectify:
         lens = calibration.intrinsics, np.array(calibration.distortion)
         flat = cv2.undistortPoints(uv_px[:, None], *lens, P=calibration.intrinsics)
         uv_px = flat[:, 0].astype(np.float64)
-    depth, instances = _nearest(uv_px, z, ids, calibration.size)
+    depth, instances, rows, cols = _nearest(uv_px, z, ids_seen, calibration.size)
     if params.drop_shadowed:
-        hidden = shadowed(depth, _point_spacing(segment.calibration, calibration))
-        depth[hidden], instances[hidden] = np.nan, 0
+        hidden = shadowed(depth, rows, cols, _point_spacing(segment.calibration, calibration))
+        depth[rows[hidden], cols[hidden]], instances[rows[hidden], cols[hidden]] = np.nan, 0
     return depth, instances
 
 
-def _in_camera(points: Points, camera: int) -> tuple[NDArray[np.int64], Float]:
-    """Find the points that a camera sees, in either slot of the shipped projections, and their pixels' centres."""
-    first = np.flatnonzero(points.projection[:, 0] == camera)
-    second = np.flatnonzero(points.projection[:, 3] == camera)
-    pixels = np.concatenate([points.projection[first, 1:3], points.projection[second, 4:6]])
-    return np.concatenate([first, second]), pixels + 0.5
+def _owner_tables(segment: Segment, t: int, camera: int) -> tuple[Float, NDArray[Any]]:
+    """Tell how z in a camera's picture follows from points of a frame, and their ids.
 
+    Points of a rigid object are moved from its label's time to the picture's.
 
-def _at_picture(segment: Segment, t: int, label: Labelled, image: Image, world: Float) -> Float:
-    """Move points of a rigid object from its label's time to a picture's."""
-    path, _ = segment.paths[label.id]
-    pose = path.at(np.array([segment.label_times[t], segment.time(image)]))
-    if not np.isfinite(pose).all():
-        return world
-    return g.transform_points(pose[1] @ g.invert_rigid(pose[0]), world)
+    Returns:
+        For points of no box and of each of the frame's (B + 1): (B + 1, 4) row of cam_from_vehicle that gives z, and
+        instance ids.
+    """
+    calibration, head = segment.calibration.cameras[camera], segment.heads[t]
+    image = head.images[camera]
+    vehicle_from_world = g.invert_rigid(to_world(image.global_from_vehicle, segment.origin_global))
+    cam_from_world = g.invert_rigid(_vehicle_from_cam(calibration)) @ vehicle_from_world
+    moves = np.tile(np.eye(4), (len(head.objects) + 1, 1, 1))
+    at = np.searchsorted(segment.clock, segment.time(image))
+    rigid = [
+        k
+        for k, label in enumerate(head.objects, start=1)
+        if _kind(label) == MotionKind.RIGID and label.id in segment.poses
+    ]
+    if rigid:
+        poses = [segment.poses[head.objects[k - 1].id] for k in rigid]
+        moves[rigid] = np.array([on_clock[at] for on_clock, _ in poses]) @ g.invert_rigid(
+            np.array([at_labels[t] for _, at_labels in poses])
+        )
+        moves[~np.isfinite(moves).all(axis=(1, 2))] = np.eye(4)
+    z_rows = cam_from_world[2] @ moves @ segment.world_from_vehicle[t]
+    ids = [0, *(segment.ids[label.id] for label in head.objects)]
+    return z_rows, np.array(ids, segment.id_dtype)
 
 
 def _nearest(
-    uv_px: Float, z: Float, ids: NDArray[np.int64], size: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    width, height = size
-    depth = np.full((height, width), np.nan, np.float32)
-    instances = np.zeros((height, width), np.uint32)
-    col, row = np.floor(uv_px).astype(np.int64).T
-    kept = (z > 0) & (col >= 0) & (col < width) & (row >= 0) & (row < height)
-    order = np.flatnonzero(kept)[np.argsort(-z[kept], kind="stable")]
-    depth[row[order], col[order]] = z[order]
-    instances[row[order], col[order]] = ids[order]
-    return depth, instances
+    uv_px: Float, z: Float, ids: NDArray[Any], size: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Draw points: depth and ids of the nearest in each pixel, and the rows and columns of these pixels."""
+    from .kernels import draw_nearest
+
+    depth, instances, rows, cols = draw_nearest(uv_px, z, ids, *size)
+    return depth, instances, rows, cols
 
 
 def _point_spacing(calibration: Calibration, camera: CameraCalibration) -> tuple[int, int]:
@@ -462,7 +489,9 @@ def _point_spacing(calibration: Calibration, camera: CameraCalibration) -> tuple
     return int(np.ceil(focal[0] * _COLUMN_STEP)), int(np.ceil(focal[1] * down))
 
 
-def shadowed(z_depth: NDArray[np.float32], spacing: tuple[int, int]) -> NDArray[np.bool_]:
+def shadowed(
+    z_depth: NDArray[np.float32], rows: NDArray[np.int64], cols: NDArray[np.int64], spacing: tuple[int, int]
+) -> NDArray[np.bool_]:
     """Find points that a camera cannot have seen: the lidar, elsewhere on the roof, looked past what is before them.
 
     Such points lie among those of a nearer surface, which has points on both sides of them: above and below, or
@@ -470,18 +499,17 @@ def shadowed(z_depth: NDArray[np.float32], spacing: tuple[int, int]) -> NDArray[
 
     Args:
         z_depth: (H, W), NaN where there is no point.
+        rows: (N,) rows of all points.
+        cols: (N,) their columns.
         spacing: Pixels between neighbouring points across and down.
 
     Returns:
-        (H, W) bool.
+        (N,) bool.
     """
     from .kernels import find_shadowed
 
     across, down = (max(1, round(_WINDOW * step)) for step in spacing)
-    rows, cols = np.nonzero(np.isfinite(z_depth))
-    out = np.zeros(z_depth.shape, bool)
-    out[rows, cols] = find_shadowed(np.ascontiguousarray(z_depth), rows, cols, across, down, _SHADOW_STEP)
-    return out
+    return np.asarray(find_shadowed(z_depth, rows, cols, across, down, _SHADOW_STEP))
 
 
 def _picture(segment: Segment, camera: int, data: bytes, params: Params, where: str) -> bytes:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datakit.errors import ConventionError
-from datakit.geometry import invert_rigid
 
 from .segment import TOP, Float, LaserCalibration, RangeImage
 
@@ -34,6 +33,8 @@ def points_of_frame(
     calibrations: Mapping[int, LaserCalibration],
     global_from_vehicle: Float,
     where: str,
+    *,
+    only_seen: bool = False,
 ) -> Points:
     """Join the points of all lidars and both returns of a frame.
 
@@ -42,9 +43,10 @@ def points_of_frame(
         calibrations: Laser number -> calibration.
         global_from_vehicle: (4, 4) the frame's own pose.
         where: File and frame, for errors.
+        only_seen: Leave out points that no camera sees by the shipped projections.
 
     Raises:
-        ConventionError: A lidar has no calibration.
+        ConventionError: A lidar has no calibration, or a range image and its companions differ in size.
     """
     parts = []
     for laser in sorted(rasters):
@@ -58,7 +60,9 @@ def points_of_frame(
             if image is not None:
                 # The second return has no poses of its own: it left with the same pulse.
                 pixel_pose = pose if laser == TOP else None
-                parts.append(_points(image, calibrations[laser], pixel_pose, global_from_vehicle, where))
+                parts.append(
+                    _points(image, calibrations[laser], pixel_pose, global_from_vehicle, where, only_seen)
+                )
     if not parts:
         return Points(np.zeros((0, 3)), np.zeros((0, 6), np.int32), np.zeros(0, bool))
     return Points(
@@ -71,62 +75,52 @@ def points_of_frame(
 def _points(
     image: RangeImage,
     calibration: LaserCalibration,
-    pixel_pose: Float | None,
+    pixel_pose: NDArray[np.float32] | None,
     global_from_vehicle: Float,
     where: str,
+    only_seen: bool,
 ) -> Points:
-    row, col = np.nonzero(image.values[..., 0] > 0)
-    points = points_vehicle(image.values[..., 0], row, col, calibration, where)
-    if pixel_pose is not None:
-        if pixel_pose.shape[:2] != image.values.shape[:2]:
+    from .kernels import place_points
+
+    height, width = image.values.shape[:2]
+    none = np.zeros((0, 0, 6))
+    projection = none if image.projection is None else image.projection
+    pose = none if pixel_pose is None else pixel_pose
+    for name, companion in (("Poses", pose), ("Projections", projection)):
+        if companion.size and companion.shape[:2] != (height, width):
             raise ConventionError(
-                "Poses and ranges of a lidar have other sizes.",
+                f"{name} and ranges of a lidar have other sizes.",
                 where=where,
-                expected=image.values.shape[:2],
-                found=pixel_pose.shape[:2],
+                expected=(height, width),
+                found=companion.shape[:2],
             )
-        points = _at_frame_pose(points, pixel_pose[row, col], global_from_vehicle)
-    projection = np.zeros((len(row), 6), np.int32) if image.projection is None else image.projection[row, col]
-    return Points(points, projection.astype(np.int32), image.values[row, col, 3] > 0)
-
-
-def points_vehicle(
-    ranges: NDArray[np.float32],
-    row: NDArray[np.int64],
-    col: NDArray[np.int64],
-    calibration: LaserCalibration,
-    where: str = "",
-) -> Float:
-    """Place pixels of a range image in the vehicle frame at each pixel's own time.
-
-    Columns run from azimuth pi to -pi, less the lidar's own yaw (range_image_utils.py:286-291); rows run from the
-    highest beam down (frame_utils.py:145-152).
-
-    Args:
-        ranges: (H, W) metres.
-        row: (N,) pixels.
-        col: (N,) pixels.
-        calibration: Of the lidar.
-        where: For errors.
-
-    Returns:
-        (N, 3) metres.
-    """
-    height, width = ranges.shape
-    inclination = beam_inclinations(calibration, height, where)
-    yaw = np.arctan2(calibration.vehicle_from_lidar[1, 0], calibration.vehicle_from_lidar[0, 0])
-    azimuth = ((width - np.arange(width) - 0.5) / width * 2 - 1) * np.pi - yaw
-    distance = ranges[row, col].astype(np.float64)
-    flat = distance * np.cos(inclination)[row]
-    rays = np.stack(
-        [flat * np.cos(azimuth)[col], flat * np.sin(azimuth)[col], distance * np.sin(inclination)[row]],
-        axis=-1,
+    beams = beam_inclinations(calibration, height, where)
+    columns = column_azimuths(calibration, width)
+    return Points(
+        *place_points(
+            np.ascontiguousarray(image.values, np.float32),
+            np.ascontiguousarray(projection, np.int32),
+            np.ascontiguousarray(pose, np.float32),
+            np.stack([np.cos(beams), np.sin(beams)]),
+            np.stack([np.cos(columns), np.sin(columns)]),
+            np.ascontiguousarray(calibration.vehicle_from_lidar),
+            np.ascontiguousarray(global_from_vehicle),
+            only_seen,
+        )
     )
-    return rays @ calibration.vehicle_from_lidar[:3, :3].T + calibration.vehicle_from_lidar[:3, 3]
+
+
+def column_azimuths(calibration: LaserCalibration, width: int) -> Float:
+    """Give the azimuth of each column in the lidar's frame, (W,) rad.
+
+    Columns run from pi to -pi of the vehicle, less the lidar's own yaw (range_image_utils.py:286-291).
+    """
+    yaw = np.arctan2(calibration.vehicle_from_lidar[1, 0], calibration.vehicle_from_lidar[0, 0])
+    return np.asarray(((width - np.arange(width) - 0.5) / width * 2 - 1) * np.pi - yaw)
 
 
 def beam_inclinations(calibration: LaserCalibration, height: int, where: str = "") -> Float:
-    """Give the inclination of each row, highest first, (H,) rad.
+    """Give the inclination of each row, highest first, (H,) rad (frame_utils.py:145-152).
 
     Without a list of its own, a lidar's beams are the centres of H equal bins (range_image_utils.py:713-718).
 
@@ -144,22 +138,3 @@ def beam_inclinations(calibration: LaserCalibration, height: int, where: str = "
             found=len(calibration.inclinations),
         )
     return calibration.inclinations[::-1]
-
-
-def _at_frame_pose(points: Float, pixel_pose: Float, global_from_vehicle: Float) -> Float:
-    """Move points from the vehicle frame at their own times to that of the frame's pose."""
-    roll, pitch, yaw = pixel_pose[:, :3].T
-    # Distances to a nearby origin first: global coordinates of 1e5 m cost digits in the products below.
-    frame_from_global = invert_rigid(global_from_vehicle)[:3, :3]
-    x, y, z = points.T
-    y, z = _turn(y, z, roll)
-    z, x = _turn(z, x, pitch)
-    x, y = _turn(x, y, yaw)
-    offset = pixel_pose[:, 3:] - global_from_vehicle[:3, 3]
-    return (np.stack([x, y, z], axis=-1) + offset) @ frame_from_global.T
-
-
-def _turn(a: Float, b: Float, angle: Float) -> tuple[Float, Float]:
-    """Turn (a, b) by an angle, from a towards b."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    return cos * a - sin * b, sin * a + cos * b

@@ -68,12 +68,14 @@ class ObjectPath:
     """An object's labels in the world: K of them, in time.
 
     Attributes:
+        frames: (K,) the labels' frames.
         times: (K,) s.
         centres: (K, 3) metres, world.
         rotations: K of box to world.
         speeds: (K, 3) m/s, world; NaN unknown.
     """
 
+    frames: NDArray[np.int64]
     times: Float
     centres: Float
     rotations: Rotation
@@ -148,6 +150,7 @@ def _path(labels: list[tuple[int, Labelled]], times: Float, world_from_vehicle: 
     frames = np.array([t for t, _ in labels])
     poses = world_from_vehicle[frames] @ np.array([box_pose(label.box) for _, label in labels])
     return ObjectPath(
+        frames=frames,
         times=times[frames],
         centres=poses[:, :3, 3],
         rotations=Rotation.from_matrix(poses[:, :3, :3]),
@@ -159,9 +162,3 @@ def _path(labels: list[tuple[int, Labelled]], times: Float, world_from_vehicle: 
 def box_pose(box: Box) -> Float:
     """Give vehicle_from_box (4, 4) of an upright box."""
     return rigid_from(Rotation.from_euler("z", box.heading).as_matrix(), box.centre)
-
-
-def points_in_box(points: Float, frame_from_box: Float, size: Float, margin: float) -> NDArray[np.bool_]:
-    """Tell which (N, 3) points lie in a box of (3,) length, width, height, grown by a margin in metres."""
-    local = (points - frame_from_box[:3, 3]) @ frame_from_box[:3, :3]
-    return np.asarray((np.abs(local) <= size / 2 + margin).all(axis=-1))

@@ -43,11 +43,7 @@ def _open_v1(
     root: Path, ref: SceneRef, params: Params, sources: list[SourceFile]
 ) -> tuple[Segment, Iterator[Rasters], str]:
     path = inside(root, ref.location["path"])
-    constant, heads = None, []
-    # The payloads' CRCs are checked when they are read for their rasters.
-    for frame, where, _ in v1.frames(path, check_crc=False):
-        constant = constant or v1.calibration(frame, where)
-        heads.append(v1.head(frame, where))
+    constant, heads = v1.heads(path)
     if constant is None:
         raise FormatError("A segment has no frames.", where=path, expected="TFRecords", found="an empty file")
     return (

@@ -113,12 +113,12 @@ class RangeImage:
     Attributes:
         values: (H, W, 4) float32: range m (<= 0: nothing), intensity, elongation, in a no-label zone.
         projection: (H, W, 6) int: camera, x, y of the first and second camera that see the point; 0 for none.
-        pose: (H, W, 6) float64 roll, pitch, yaw, x, y, z of global_from_vehicle at each pixel's time; TOP only.
+        pose: (H, W, 6) float32 roll, pitch, yaw, x, y, z of global_from_vehicle at each pixel's time; TOP only.
     """
 
     values: NDArray[np.float32]
     projection: NDArray[Any] | None
-    pose: Float | None = None
+    pose: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

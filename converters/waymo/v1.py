@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.tfrecord import read_record, walk_records
+from converters.native.tfrecord import OVERHEAD, read_record, walk_records
 from datakit.errors import ConventionError, FormatError
 from datakit.scene.records import SourceFile
 
@@ -31,6 +31,8 @@ from .segment import (
 _NUMBER_OF_CAMERA = {name.upper(): number for number, name in CAMERAS.items()}
 #: The largest range image of the release (TOP: 64 x 2650 x 6 values); ten times that is no range image.
 _MAX_VALUES = 64 * 2650 * 6 * 10
+#: Bytes before a record's payload: its length and the length's CRC.
+_RECORD_HEAD = 12
 
 
 def calibration(frame: Any, where: str) -> Calibration:
@@ -151,7 +153,7 @@ def _range_image(message: Any, where: str) -> RangeImage | None:
         place = f"{where}.range_image_pose_compressed"
         pose = _matrix(message.range_image_pose_compressed, "MatrixFloat", np.float32, 6, place)
         check_same_grid(values, pose, place)
-    return RangeImage(values, projection, None if pose is None else pose.astype(np.float64))
+    return RangeImage(values, projection, pose)
 
 
 def _matrix(data: bytes, kind: str, dtype: type[Any], channels: int, where: str) -> NDArray[Any]:
@@ -175,23 +177,46 @@ def read_matrix(wire: bytes, kind: str, dtype: type[Any], where: str) -> tuple[t
     Raises:
         FormatError: No such message, or a number is cut off.
     """
-    packed = parse("PackedMatrix", wire, where)
-    data, shape = b"".join(packed.data), tuple(packed.shape.dims)
-    if not data:
+    start, end = _leading_run(wire)
+    # What follows is small, as writers order fields by number: the shape. Else the runtime finds the runs.
+    packed = parse("PackedMatrix", wire[end:], where)
+    if start and not packed.data:
+        data = np.frombuffer(wire, np.uint8, end - start, start)
+    else:
+        packed = parse("PackedMatrix", wire, where)
+        data = np.frombuffer(b"".join(packed.data), np.uint8)
+    shape = tuple(packed.shape.dims)
+    if not len(data):
         message = parse(kind, wire, where)
         return tuple(message.shape.dims), np.array(message.data, dtype=dtype)
     if kind == "MatrixInt32":
         return shape, _varints(data, where)
     if len(data) % 4:
         raise _cut_off(where, "whole floats", f"{len(data)} bytes")
-    return shape, np.frombuffer(data, dtype="<f4").astype(dtype, copy=False)
+    values = np.empty(len(data) // 4, "<f4")  # a copy, since the run may begin at any byte
+    values.view(np.uint8)[:] = data
+    return shape, values.astype(dtype, copy=False)
 
 
-def _varints(data: bytes, where: str) -> NDArray[np.int32]:
+def _leading_run(wire: bytes) -> tuple[int, int]:
+    """Find the first byte and the end of the first field if that is a run of packed numbers (field 1); else 0, 0."""
+    if wire[:1] != b"\x0a":  # field 1, length-delimited
+        return 0, 0
+    length = 0
+    for at in range(1, min(6, len(wire))):
+        length |= (wire[at] & 127) << 7 * (at - 1)
+        if wire[at] < 128:
+            return (at + 1, at + 1 + length) if at + 1 + length <= len(wire) else (0, 0)
+    return 0, 0
+
+
+def _varints(data: NDArray[np.uint8], where: str) -> NDArray[np.int32]:
     """Read varints as int32: seven bits a byte, the lowest first, and ten bytes for negative ones."""
     from .kernels import read_varints
 
-    values, count = read_varints(np.frombuffer(data, np.uint8))
+    words = np.zeros(len(data) // 8 + 2, "<u8")
+    words.view(np.uint8)[: len(data)] = data
+    values, count = read_varints(words, len(data))
     if count < 0:
         raise _cut_off(where, "varints of at most ten bytes", "a longer one, or one that does not end")
     return np.asarray(values[:count])
@@ -270,6 +295,22 @@ def finite(values: Any, count: int, where: str) -> Float:
     if not np.isfinite(array).all():
         raise ConventionError("A value is not finite.", where=where, expected="finite numbers", found=array)
     return array
+
+
+def heads(path: Path) -> tuple[Calibration | None, list[FrameHead]]:
+    """Read what is constant in a segment, None if it has no frames, and the heads of all.
+
+    Payloads are neither checked nor hashed, which `frames` does when they are read for their rasters.
+    """
+    constant, out = None, []
+    with open(path, "rb") as file:
+        for number, span in enumerate(walk_records(path)):
+            file.seek(span.offset + _RECORD_HEAD)
+            where = f"{path}: frame {number}"
+            frame = parse("Frame", file.read(span.length - OVERHEAD), where)
+            constant = constant or calibration(frame, where)
+            out.append(head(frame, where))
+    return constant, out
 
 
 def frames(path: Path, check_crc: bool) -> Iterator[tuple[Any, str, SourceFile]]:

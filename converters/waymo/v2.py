@@ -324,7 +324,7 @@ def _one_return(
         values,
         # v2 keeps these integers as floats.
         None if pixels is None else pixels.astype(np.int32),
-        None if poses is None else poses.astype(np.float64),
+        poses,
     )
 
 

@@ -15,6 +15,7 @@ from datakit.scene import Scene, View
 from datakit.scene.records import MotionRecord
 
 from .raster import Float, photometric_image, smoothed
+from .shutter import Shutter, shutter_of
 
 
 class FrameData:
@@ -116,6 +117,18 @@ class FrameData:
             poses, known = self.view.world_from_cam, self.view.pose_is_known
             self._poses[offset] = interpolate_pose(poses, known, self.index, offset)
         return self._poses[offset]
+
+    @cached_property
+    def shutter(self) -> Shutter | None:
+        """How the picture was read out, None for a global shutter or an unknown motion."""
+        return shutter_of(self.view, self.index, self.pose_at) if self._has_time else None
+
+    def delay(self, uv_px: Float, k: Float) -> Float:
+        """Give when pixels (N, 2) of a grid with this K were exposed after the frame's own time, (N,) s."""
+        assert self.shutter is not None
+        axis, colour = self.shutter.axis, self.colour_intrinsics
+        line = (uv_px[:, axis] - k[axis, 2]) / k[axis, axis] * colour[axis, axis] + colour[axis, 2]
+        return self.shutter.delay(line)
 
     def neighbour_index(self, step: int) -> int | None:
         """Return the index of the frame `step` later, or None past an end or without an order in time."""

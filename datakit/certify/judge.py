@@ -98,6 +98,18 @@ class Residuals:
             ]
         return measures
 
+    def biases_by_group(self, chosen: Sequence[Knob], floor: float) -> list[list[Bias]]:
+        """Estimate the knobs' biases together for each frame pair alone."""
+        return [
+            estimate_biases(
+                values.astype(np.float64),
+                np.stack([self.slopes[knob.name][k] for knob in chosen], axis=1).astype(np.float64),
+                self.groups[k],
+                floor,
+            )
+            for k, values in enumerate(self.values)
+        ]
+
 
 def _families(chosen: Sequence[Knob]) -> list[list[Knob]]:
     """Group knobs that are estimated together: u and v of one shift; all others alone.

@@ -15,6 +15,7 @@ from .raster import Float
 HALF_PIXEL = "half-pixel shift of K"
 HALF_PIXEL_DEPTH = "half-pixel shift of depth against colour"
 HALF_PIXEL_COLOUR = "half-pixel shift of colour"
+HALF_PIXEL_SOME = "half-pixel shift of K in some images"
 OTHER_K = "K of another resolution"
 OTHER_K_SLIGHTLY = "K of a slightly different resolution"
 RAY = "ray length stored as z"

@@ -53,6 +53,9 @@ class Tweak:
 
 
 NO_TWEAK = Tweak()
+#: Where a point is seen depends on the line's time, and that on where it is seen. Things pass by a hundredth of the
+#: way that the readout goes, so that each step takes as large a part of what is left.
+_SHUTTER_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -125,12 +128,20 @@ class PairData:
         if tweak.ray:
             # Between the two readings of a stored number the step is geometric, so that -1 undoes +1.
             z = z * np.linalg.norm(rays, axis=1) ** -tweak.ray
+        if frame.shutter is not None:
+            return frame.shutter.leave(frame.delay(uv_px, k), rays, z)
         return rays * z[:, None]
 
     def project(self, frame: FrameData, points_cam: Float, k: Float) -> Float:
-        """Project camera-frame points by a K of a frame's view, (N, 2)."""
+        """Project camera-frame points by a K of a frame's view, (N, 2); each line at its own time."""
         record = frame.view.record
-        return g.project_distorted(points_cam, k, record["camera_model"], record["distortion"])[0]
+        lens = record["camera_model"], record["distortion"]
+        uv_px = g.project_distorted(points_cam, k, *lens)[0]
+        if frame.shutter is not None:
+            for _ in range(_SHUTTER_STEPS):
+                seen = frame.shutter.meet(frame.delay(uv_px, k), points_cam)
+                uv_px = g.project_distorted(seen, k, *lens)[0]
+        return uv_px
 
     def pose(self, frame: FrameData, tweak: Tweak) -> Float:
         """Return world_from_cam of a frame under a tweak."""

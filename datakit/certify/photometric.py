@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .certificate import CheckResult, Measure, make_check
+from .certificate import NOT_TESTABLE, PASS, CheckResult, Measure, make_check
 from .draw import PairSample, join
 from .frames import FrameData
-from .judge import Context, Residuals, quantile_measure, rival_measure
+from .judge import Context, Residuals, quantile_measure, rival_measure, upper_verdict
 from .knobs import (
+    HALF_PIXEL_SOME,
     IMAGE_TIME,
     INSTANCE_FAULTS,
     INSTANCE_QUATERNION,
@@ -78,6 +79,31 @@ class Photometric:
         count, sees = int(sums[:, -1].sum()), (INSTANCE_QUATERNION,)
         return rival_measure(context, self.name, "instance_reading", sums[:, :-1], (0, 1), count, sees)
 
+    def _uneven(self, context: Context) -> Measure:
+        """Judge the displacement of colours in single pairs.
+
+        Where every second image is off, pairs are displaced one way and the other, and their mean says nothing. Two
+        pairs may have been unlucky; the third one counts.
+        """
+        limit, needed = context.limit(self.name, "drift_pairs"), int(context.setting("min_pairs"))
+        assert limit.fail is not None
+        biases = self._residuals.biases_by_group(
+            knobs("drift_u", "drift_v"), context.setting("contrast_floor")
+        )
+        known = [
+            float(np.hypot(u.value, v.value))
+            for u, v in biases
+            if 3.5 * max(u.standard_error, v.standard_error) <= limit.fail
+        ]
+        bounds, sees = (limit.warn, limit.fail, len(known)), (HALF_PIXEL_SOME,)
+        if len(known) < needed:
+            reason = f"{len(known)} pairs whose displacement is known, {needed} needed"
+            return Measure("drift_pairs", limit.unit, None, NOT_TESTABLE, *bounds, reason=reason, sees=sees)
+        value = sorted(known)[-3]
+        verdict = upper_verdict(value, limit)
+        reason = "" if verdict == PASS else f"three pairs are off by {value:.3g} {limit.unit} and more"
+        return Measure("drift_pairs", limit.unit, value, verdict, *bounds, reason=reason, sees=sees)
+
     def _seen(self, context: Context, data: PairData, points: Points) -> Points:
         """Keep points that depth does not show to be hidden in the target."""
         residual, inside, same = data.depth_residual(points, Tweak(), np.inf, np.inf)
@@ -130,7 +156,8 @@ class Photometric:
         }
         base, hint = play_out(judged.pop(""), judged, "mismatch")
         biases = self._residuals.biases(context, self.name, self.KNOBS, context.setting("contrast_floor"))
-        return make_check(self.name, [*base, *biases, self._lag(context), self._reading(context)], hint=hint)
+        rest = [self._uneven(context), self._lag(context), self._reading(context)]
+        return make_check(self.name, [*base, *biases, *rest], hint=hint)
 
 
 def _costs(differences: Sequence[Float]) -> Float:

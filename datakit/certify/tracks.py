@@ -87,9 +87,13 @@ class TrackDepth:
         def look(tweak: Tweak, rows: np.ndarray = points.rows) -> tuple[Float, Mask, Mask]:
             world = track_at(track, frame.sample, tweak.motion_frames)
             prediction = pair.look(points, world, tweak)
-            residual, inside, same = pair.residual_of(
+            residual, _, same = pair.residual_of(
                 prediction, points, tweak, context.setting("max_bend"), context.setting("max_step")
             )
+            # Of the image itself: what can be interpolated ends a pixel and a half before its rim.
+            uv, ahead = prediction.uv_colour, prediction.points_cam[:, 2] > 0
+            with np.errstate(invalid="ignore"):
+                inside = ((uv >= 0) & (uv <= frame.view.size)).all(axis=1) & ahead
             if rows is not points.rows:
                 same = pair.same_instance(prediction.uv_depth, rows)
             return np.where(hidden, np.nan, residual), same, inside[visible]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -22,6 +24,12 @@ _REQUIRED_NAMES = ("CARD", "VERSION", "Params", "NATIVE_FORMS", "probe", "scenes
 
 def installed() -> dict[str, EntryPoint]:
     """Return the entry point of every installed converter by name, sorted; nothing is imported."""
+    return dict(_installed(tuple(sys.path)))
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Look once a process and path: it reads the metadata of every installed package, and each scene asks."""
     # An editable install leaves a second copy of its metadata in the source tree; the first one found wins.
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUP):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections import deque
 from typing import Any
 
 import cv2
@@ -17,6 +18,13 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 #: No source has images near this; it bounds what a forged header can make us allocate.
 MAX_PIXELS = 1 << 28
+#: JPEG markers without a length (TEM, RST0-7), and those of a frame header (SOF, but not DHT, JPG, DAC); ITU T.81,
+#: table B.1.
+_JPEG_BARE = (0x01, *range(0xD0, 0xD8))
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: PNGs found sound last, with their sizes: a converter checks one, decodes it, and gives its bytes to the writer, each
+#: of which checks. Bytes objects cannot change, so the same object need not be read again.
+_sound: deque[tuple[bytes, tuple[int, int]]] = deque(maxlen=8)
 
 
 def check_png(data: bytes, where: str) -> tuple[int, int]:
@@ -32,11 +40,21 @@ def check_png(data: bytes, where: str) -> tuple[int, int]:
         (W, H) from its header.
 
     Raises:
-        FormatError: Not a PNG, truncated, or a chunk's CRC is wrong.
+        FormatError: Not a PNG, truncated, without pixels, or a chunk's CRC is wrong.
     """
+    for seen, size in tuple(_sound):
+        if seen is data:
+            return size
+    size = _walk_png(data, where)
+    if isinstance(data, bytes):
+        _sound.append((data, size))
+    return size
+
+
+def _walk_png(data: bytes, where: str) -> tuple[int, int]:
     if data[:8] != _PNG_MAGIC:
         raise FormatError("Not a PNG", where=where, expected=_PNG_MAGIC, found=bytes(data[:8]))
-    at, size = 8, (0, 0)
+    at, size, view, has_pixels = 8, (0, 0), memoryview(data), False
     while True:
         length = int.from_bytes(data[at : at + 4], "big")
         kind = bytes(data[at + 4 : at + 8])
@@ -49,12 +67,13 @@ def check_png(data: bytes, where: str) -> tuple[int, int]:
                 found=f"{len(data)} bytes",
             )
         crc = int.from_bytes(data[end - 4 : end], "big")
-        if zlib.crc32(data[at + 4 : end - 4]) != crc:
+        found = zlib.crc32(view[at + 4 : end - 4])
+        if found != crc:
             raise FormatError(
                 "PNG chunk has a wrong CRC",
                 where=f"{where}, chunk {kind!r} at byte {at}",
                 expected=f"{crc:#010x}",
-                found=f"{zlib.crc32(data[at + 4 : end - 4]):#010x}",
+                found=f"{found:#010x}",
             )
         if at == 8:
             if kind != b"IHDR" or length != 13:
@@ -63,7 +82,16 @@ def check_png(data: bytes, where: str) -> tuple[int, int]:
             if not 0 < size[0] * size[1] <= MAX_PIXELS:
                 raise FormatError("PNG claims an absurd size", where=where, expected="a photo", found=size)
         if kind == b"IEND":
+            # OpenCV reads on behind the end of one without pixels, and believes the lengths that it finds there.
+            if length or not has_pixels:
+                raise FormatError(
+                    "PNG ends wrongly",
+                    where=f"{where}, byte {at}",
+                    expected="pixels, then an empty IEND",
+                    found=f"{length} bytes in it, {'pixels' if has_pixels else 'no pixels'}",
+                )
             return size
+        has_pixels |= kind == b"IDAT"
         at = end
 
 
@@ -71,18 +99,55 @@ def check_jpeg(data: bytes, where: str) -> tuple[int, int]:
     """Check that a JPEG begins and ends as one, and read its size.
 
     Raises:
-        FormatError: Not a JPEG, or truncated.
+        FormatError: Not a JPEG, truncated, or of an absurd size.
+    """
+    return jpeg_head(data, where)[0]
+
+
+def jpeg_head(data: bytes, where: str) -> tuple[tuple[int, int], int]:
+    """Check that a JPEG begins and ends as one, and read its frame header (ITU T.81, B.2.2) without decoding.
+
+    Returns:
+        (W, H), and the number of components: 1 grey, 3 colour, 4 CMYK.
+
+    Raises:
+        FormatError: Not a JPEG, truncated, not of 8 bits and 1, 3 or 4 components, or of an absurd size.
     """
     if data[:3] != _JPEG_MAGIC:
         raise FormatError("Not a JPEG", where=where, expected=_JPEG_MAGIC, found=bytes(data[:3]))
     # Some encoders pad the end with zeros.
     if not bytes(data).rstrip(b"\0").endswith(_JPEG_END):
         raise FormatError("JPEG is truncated", where=where, expected="an end marker", found=bytes(data[-2:]))
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except Exception as error:
-        raise FormatError("JPEG header cannot be read", where=where, found=error) from error
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF or marker in _JPEG_BARE:  # a fill byte, or nothing but a marker
+            at += 1 if marker == 0xFF else 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _JPEG_FRAMES:
+            return _frame_header(data[at + 4 : at + 2 + length], where)
+        if marker in (0xD9, 0xDA) or length < 2:
+            break
+        at += 2 + length
+    raise FormatError(
+        "JPEG header cannot be read", where=where, expected="a frame header", found=f"none up to byte {at}"
+    )
+
+
+def _frame_header(head: bytes, where: str) -> tuple[tuple[int, int], int]:
+    components = head[5] if len(head) > 5 else 0
+    if components not in (1, 3, 4) or head[0] != 8 or len(head) != 6 + 3 * components:
+        raise FormatError(
+            "JPEG header cannot be read",
+            where=where,
+            expected="8 bits, 1, 3 or 4 components",
+            found=bytes(head[:6]),
+        )
+    size = int.from_bytes(head[3:5], "big"), int.from_bytes(head[1:3], "big")
+    if not 0 < size[0] * size[1] <= MAX_PIXELS:
+        raise FormatError("JPEG claims an absurd size", where=where, expected="a photo", found=size)
+    return size, components
 
 
 def check_image(codec: str, data: bytes, where: str) -> tuple[int, int]:

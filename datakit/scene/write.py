@@ -195,6 +195,37 @@ def _codec() -> Mapping[str, Any]:
     return hdf5plugin.Blosc(cname="zstd", clevel=1, shuffle=hdf5plugin.Blosc.SHUFFLE)
 
 
+def _raster_codec(first: NDArray[Any]) -> Mapping[str, Any]:
+    """Choose by a layer's first frame: LZ4 after the shuffle that makes it smaller, or zstd where that halves it.
+
+    Rasters are most of what a conversion compresses. On 640x480 depth, noisy millimetres, half floats with noise, and
+    rendered, LZ4 takes 2.5, 1.9 and 1.3 ms a frame where shuffled zstd at level 1 takes 6.6, 4.0 and 2.9, for 815, 305
+    and 90 KiB against 740, 416 and 63. Bits that never change (half floats, flow) want Bitshuffle, smooth floats
+    Shuffle. Rasters that are nearly empty (lidar depth, labels) want neither: 12 ms and 141 kB for 1920x1280 with
+    30,558 points, where shuffled LZ4 takes 16 ms and 512 kB.
+    """
+    codecs = [
+        hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=shuffle)
+        for shuffle in (hdf5plugin.Blosc.SHUFFLE, hdf5plugin.Blosc.BITSHUFFLE)
+    ]
+    codecs.append(hdf5plugin.Zstd(clevel=1))
+    with h5py.File("trial", "w", driver="core", backing_store=False) as file:
+        sizes = []
+        for number, codec in enumerate(codecs):
+            data = _make_rasters(file.create_group(str(number)), 1, first, codec)
+            data[0] = first
+            data.flush()
+            sizes.append(data.id.get_storage_size())
+    return codecs[2 if 2 * sizes[2] < min(sizes[:2]) else int(np.argmin(sizes[:2]))]
+
+
+def _make_rasters(
+    group: h5py.Group, num_frames: int, like: NDArray[Any], codec: Mapping[str, Any]
+) -> h5py.Dataset:
+    shape = (num_frames, *like.shape)
+    return group.create_dataset("data", shape, like.dtype, chunks=(1, *like.shape), fletcher32=True, **codec)
+
+
 # --- frames -------------------------------------------------------------------------------------------------------
 
 
@@ -225,11 +256,11 @@ def _write_frames(file: h5py.File, stream: SceneStream) -> None:
 
 
 class _EncodedSink:
-    """Appends image bytes to `bytes`, keeping `offsets`."""
+    """Appends image bytes to `bytes`, keeping `offsets`; whole chunks go to the file, less than one is pending."""
 
     def __init__(self, group: h5py.Group, layer: LayerRecord, num_frames: int) -> None:
         self.group, self.layer = group, layer
-        self.offsets = [0]
+        self.offsets, self.pending, self.written = [0], bytearray(), 0
         self.bytes = group.create_dataset(
             "bytes", (0,), np.uint8, maxshape=(None,), chunks=(_BYTES_CHUNK,), fletcher32=True
         )
@@ -244,12 +275,21 @@ class _EncodedSink:
             raise ConventionError(
                 "Image has another size than its layer", where=where, expected=self.layer.size, found=size
             )
-        end = self.offsets[-1] + len(value)
+        self.offsets.append(self.offsets[-1] + len(value))
+        self.pending += value
+        if len(self.pending) >= _BYTES_CHUNK:
+            self._flush(len(self.pending) // _BYTES_CHUNK * _BYTES_CHUNK)
+
+    def _flush(self, count: int) -> None:
+        end = self.written + count
         self.bytes.resize((end,))
-        self.bytes[self.offsets[-1] :] = np.frombuffer(value, np.uint8)
-        self.offsets.append(end)
+        self.bytes[self.written :] = np.frombuffer(bytes(self.pending[:count]), np.uint8)
+        del self.pending[:count]
+        self.written = end
 
     def finish(self) -> None:
+        if self.pending:
+            self._flush(len(self.pending))
         _write_array(self.group, "offsets", np.asarray(self.offsets, np.int64))
 
 
@@ -260,15 +300,8 @@ class _ArraySink:
         width, height = layer.size
         channels = () if layer.num_channels == 1 else (layer.num_channels,)
         self.shape, self.dtype = (height, width, *channels), np.dtype(layer.dtype)
-        self.data = group.create_dataset(
-            "data",
-            (num_frames, *self.shape),
-            self.dtype,
-            chunks=(1, *self.shape),
-            fletcher32=True,
-            **_codec(),
-        )
-        self.count = 0
+        self.group, self.num_frames, self.count = group, num_frames, 0
+        self.data: h5py.Dataset | None = None
 
     def add(self, value: Any, where: str) -> None:
         found = (getattr(value, "shape", None), getattr(value, "dtype", None))
@@ -276,6 +309,8 @@ class _ArraySink:
             raise ConventionError(
                 "Raster differs from its layer", where=where, expected=(self.shape, self.dtype), found=found
             )
+        if self.data is None:
+            self.data = _make_rasters(self.group, self.num_frames, value, _raster_codec(value))
         self.data[self.count] = value
         self.count += 1
 

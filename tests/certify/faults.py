@@ -133,6 +133,13 @@ def half_pixel_k(clip: Clip) -> Clip:
     return clip.with_view(intrinsics=_shifted(clip.view.intrinsics))
 
 
+def half_pixel_k_of_some(clip: Clip) -> Clip:
+    """Shift every second image's K; over pairs one way and the other cancel."""
+    intrinsics = clip.view.intrinsics.copy()
+    intrinsics[1::2] = _shifted(intrinsics[1::2])
+    return clip.with_view(intrinsics=intrinsics)
+
+
 def half_pixel_depth(clip: Clip) -> Clip:
     layers = dict(clip.view.layers)
     layers["z_depth"] = replace(layers["z_depth"], intrinsics=_shifted(clip.view.intrinsics))
@@ -291,6 +298,7 @@ class Fault:
 GEOMETRY = ("depth_reprojection", "rigid_residual", "track_depth", "normals", "object_coords", "flow")
 FAULTS: dict[str, Fault] = {
     "half_pixel_k": Fault(half_pixel_k, k.HALF_PIXEL, GEOMETRY),
+    "half_pixel_k_of_some": Fault(half_pixel_k_of_some, k.HALF_PIXEL_SOME, ("photometric",)),
     "half_pixel_depth": Fault(half_pixel_depth, k.HALF_PIXEL_DEPTH, (*GEOMETRY, "edge_alignment")),
     "half_pixel_colour": Fault(half_pixel_colour, k.HALF_PIXEL_COLOUR, ("edge_alignment",)),
     "ray_as_z": Fault(ray_as_z, k.RAY, GEOMETRY),

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datakit import geometry as g
 from datakit import open_scene
 from datakit.certify import certify_scene, load_thresholds
 from datakit.certify import knobs as k
 from datakit.certify.frames import FrameStore
 from datakit.certify.sampling import choose_pairs
+from datakit.motion import Visibility
+from datakit.scene import decode_image, encode_png
 from datakit.worlds import random_world, write_world_scene
 
 from .faults import BARE, Clip, bare, make_clip
@@ -104,6 +107,38 @@ def test_a_scene_without_depth_has_little_to_certify(moving: Clip, tmp_path: Pat
     verdicts = {check.name: check.verdict for check in certificate.checks}
     assert {name for name, verdict in verdicts.items() if verdict != "not_testable"} == {"pose", "intrinsics"}
     assert all(check.reason for check in certificate.checks if check.verdict == "not_testable")
+
+
+def _cut(clip: Clip, left: int, top: int, size: tuple[int, int]) -> Clip:
+    """Cut a window out of every image; trajectories beyond it are outside."""
+    (width, height), clip = size, clip.keep((*BARE, "instances"))
+    window = np.s_[top : top + height, left : left + width]
+    clip = clip.with_layer("rgb", lambda t, data: encode_png(decode_image(data, "x")[window]))
+    for name in ("z_depth", "instances"):
+        clip = clip.with_layer(name, lambda t, raster: np.ascontiguousarray(raster[window]))
+    intrinsics = clip.view.intrinsics.copy()
+    intrinsics[:, :2, 2] -= (left, top)
+    layers = {name: replace(layer, size=size) for name, layer in clip.view.layers.items()}
+    clip = clip.with_view(size=size, intrinsics=intrinsics, layers=layers)
+    motion, view = clip.record.motion, clip.view
+    assert motion.points_world is not None
+    cam_from_world = g.invert_rigid(view.world_from_cam)[None]
+    uv, _ = g.project_points(g.transform_points(cam_from_world, motion.points_world), intrinsics[0])
+    outside = ~((uv >= 0) & (uv <= size)).all(axis=-1)
+    state = np.where(outside, np.uint8(Visibility.OUTSIDE), motion.point_state["camera"])
+    return clip.with_motion(point_state={"camera": state})
+
+
+def test_trajectories_at_the_rim_of_a_small_image_are_inside_it(tmp_path: Path) -> None:
+    """Depth cannot be interpolated there, a fifth of 24x20; but a point may well be called visible."""
+    clip = _cut(make_clip(2, "points", "moving", **SMALL), 36, 28, (24, 20))
+    aside = np.float32(clip.view.world_from_cam[0, :3, 0] * 50)
+    wrong = clip.with_motion(points_world=clip.record.motion.points_world + aside)
+    shares = []
+    for number, each in enumerate((clip, wrong)):
+        check = certify_scene(each.write(tmp_path / f"{number}.h5")).check("track_depth")
+        shares += [m.value for m in check.measures if m.name == "visible_inside"]
+    assert shares[0] > 0.99 and shares[1] < 0.5
 
 
 def test_bad_depth_and_bad_poses_are_counted(moving: Clip, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from datakit.certify.bias import estimate_biases
 from datakit.certify.edges import _OFFSETS, colour_steps, depth_steps, profile_offset
 from datakit.certify.frames import advance, interpolate_pose, rotation_vector
 from datakit.certify.raster import gather, interpolate, is_smooth, smoothed, stencil_at
+from datakit.certify.shutter import Shutter, shutter_of
 
 RNG = np.random.default_rng(0)
 
@@ -145,3 +149,52 @@ def test_thin_things_are_left_out() -> None:
     inverse = np.full((20, 40), 0.1)
     inverse[:, 20:22] = 0.2
     assert len(depth_steps(inverse, 1, 0.05)[0]) == 0
+
+
+def _shutter(axis: int = 0) -> Shutter:
+    delays = np.linspace(-0.022, 0.022, 100)
+    return Shutter(axis, delays, np.array([1.0, -0.5, 9.0]), np.array([0.02, 0.3, -0.05]))
+
+
+def test_a_rolling_shutter_sees_points_from_where_the_camera_was() -> None:
+    shutter = _shutter()
+    points = RNG.uniform([-4, -2, 3], [4, 2, 20], (200, 3))
+    delay = shutter.delay(RNG.uniform(0, 100, 200))
+    assert np.ptp(delay) > 0.03
+    np.testing.assert_allclose(
+        shutter.delay(np.array([-5.0, 0.5, 99.5, 200.0])), [-0.022, -0.022, 0.022, 0.022]
+    )
+    # Frame's own pose from the camera's after each delay: a turn, and a steady way.
+    own_from_then = g.rigid_from(
+        g.rotation_from_axis_angle(delay[:, None] * shutter.turn), delay[:, None] * shutter.velocity
+    )
+    seen = shutter.meet(delay, points)
+    np.testing.assert_allclose(seen, g.transform_points(g.invert_rigid(own_from_then), points), atol=1e-5)
+    back = shutter.leave(delay, seen / seen[:, 2:], points[:, 2])
+    np.testing.assert_allclose(back, points, atol=1e-5)
+
+
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_the_motion_during_a_readout_is_that_of_the_neighbouring_frames(index: int) -> None:
+    """Along a steady curve, at unequal times, at both ends of the video and inside."""
+    times = np.array([0.0, 0.1, 0.2, 0.4, 0.5])
+    speed, rate = np.array([3.0, 0.0, 8.0]), np.array([0.0, 0.2, 0.0])
+    turns = g.rotation_from_axis_angle(times[:, None] * rate)
+    poses = g.rigid_from(turns, times[:, None] * speed)
+    lines = times[:, None] + np.linspace(-0.02, 0.03, 8)
+
+    def pose_at(offset: float) -> np.ndarray:
+        return interpolate_pose(poses, np.ones(5, bool), index, offset)
+
+    def view(axis: str, line_times: np.ndarray | None = lines, count: int = 5) -> Any:
+        record = {"shutter_axis": axis, "shutter_times": line_times}
+        return SimpleNamespace(record=record, times=times, num_frames=count)
+
+    shutter = shutter_of(view("row"), index, pose_at)
+    assert shutter is not None and shutter.axis == 1
+    np.testing.assert_allclose(shutter.velocity, turns[index].T @ speed, atol=1e-9)
+    np.testing.assert_allclose(shutter.turn, rate, atol=1e-9)
+    np.testing.assert_allclose(shutter.delays, np.linspace(-0.02, 0.03, 8), atol=1e-12)
+    assert shutter_of(view("global"), index, pose_at) is None
+    assert shutter_of(view("row", None), index, pose_at) is None
+    assert shutter_of(view("row", count=1), index, pose_at) is None

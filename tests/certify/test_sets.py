@@ -15,7 +15,7 @@ from datakit.certify.sampling import choose_pairs
 from datakit.covisibility import measure_covisibility
 from datakit.scene import open_scene
 
-from .faults import Clip, bare, make_clip
+from .faults import Clip, bare, half_pixel_k_of_some, make_clip
 
 PHOTOS = 24
 
@@ -93,6 +93,17 @@ def test_wrong_geometry_cannot_choose_the_pairs_that_hide_it(
 ) -> None:
     wrong = FAULTS[fault](photos)
     assert certify_scene(wrong.write(tmp_path / "s.h5")).check("depth_reprojection").verdict == "fail"
+
+
+def test_a_shift_of_every_second_photo_shows_in_single_pairs(photos: Clip, tmp_path: Path) -> None:
+    """Its mean over pairs is nothing, so that no bias shows."""
+    wrong = half_pixel_k_of_some(photos)
+    check = certify_scene(wrong.write(tmp_path / "s.h5")).check("photometric")
+    found = {measure.name: measure for measure in check.measures}
+    assert check.verdict == "fail" and found["drift_pairs"].verdict == "fail"
+    assert {found[name].verdict for name in ("drift_u", "drift_v")} == {"pass"}
+    clean = certify_scene(photos.write(tmp_path / "s.h5")).check("photometric")
+    assert clean.verdict == "pass" and k.HALF_PIXEL_SOME in clean.can_see
 
 
 def test_few_photos_and_photos_without_depth(photos: Clip, tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import hdf5plugin
 import jsonschema
 import numpy as np
 import pytest
 
 from datakit import ConventionError, FormatError, UsageError, open_scene, validate_scene
 from datakit.scene import Frame, LayerRecord, SceneStream, encode_png, migrate_scene, write_scene
+from datakit.scene.write import _raster_codec
 from datakit.schema import SCHEMA_VERSION
 from tests.tiny import tiny_stream, write_tiny
 
@@ -263,3 +265,42 @@ def test_info_matches_the_json_schema(tmp_path: Path) -> None:
     assert list(validator.iter_errors(described)) == []
     del described["views"]["cam"]["layers"]["rgb"]["codec"]
     assert [e.message for e in validator.iter_errors(described)] == ["'codec' is a required property"]
+
+
+def test_images_longer_than_a_chunk_and_any_raster_read_back(tmp_path: Path) -> None:
+    """Bytes cross the borders of chunks at odd places; a layer's codec is chosen by its first frame alone."""
+    rng, layer = np.random.default_rng(0), LayerRecord((300, 200), "png", "uint8", 3)
+    images = [rng.integers(0, 256, (200, 300, 3)).astype(np.uint8) for _ in range(4)]  # 180 kB each
+    smooth = np.add.outer(np.linspace(1, 2, 30), np.linspace(0, 1, 40)).astype(np.float32)
+    for name, first in (("smooth", smooth), ("halves", smooth.astype(np.float16).astype(np.float32))):
+        stream = tiny_stream()
+        view = stream.record.views["cam"]
+        view = replace(view, layers=dict(view.layers) | {"rgb": layer})
+        record = replace(stream.record, views={"cam": view})
+        depths = [first, np.full_like(first, np.nan), rng.random(first.shape, np.float32) + 1, first]
+        frames = [
+            replace(frame, layers=dict(frame.layers) | {"rgb": encode_png(image), "z_depth": depth})
+            for frame, image, depth in zip(stream.frames, images, depths, strict=True)
+        ]
+        write_scene(tmp_path / f"{name}.h5", SceneStream(record, iter(frames), stream.sources))
+        with open_scene(tmp_path / f"{name}.h5") as scene:
+            for t, (image, depth) in enumerate(zip(images, depths, strict=True)):
+                np.testing.assert_array_equal(scene.views["cam"].rgb(t), image)
+                np.testing.assert_array_equal(scene.views["cam"].z_depth(t), depth)
+        assert validate_scene(tmp_path / f"{name}.h5") == []
+
+
+def test_each_layer_gets_the_shuffle_that_makes_it_smaller() -> None:
+    rows, columns = np.mgrid[:120, :160]
+    smooth = (2 + columns / 160 + np.sin(rows / 20) / 2).astype(np.float32)
+    flow = np.stack([np.sin(columns / 90), np.cos(rows / 70)], axis=-1).astype(np.float16).astype(np.float32)
+    shuffles = [
+        _raster_codec(first)["compression_opts"][5] for first in (smooth, flow)
+    ]  # Blosc's sixth value
+    assert shuffles == [1, 2]  # of bytes, of bits
+    rng = np.random.default_rng(0)
+    lidar = np.where(rng.random(smooth.shape) < 0.02, smooth + rng.random(smooth.shape), np.nan)
+    assert (
+        _raster_codec(lidar.astype(np.float32))["compression"]
+        == dict(hdf5plugin.Zstd(clevel=1))["compression"]
+    )

@@ -99,7 +99,7 @@ def _inverse_depth(data: bytes, size: tuple[int, int], scale: float, where: str)
 
 
 def _infinite_depth(data: bytes, size: tuple[int, int], scale: float, where: str) -> np.ndarray:
-    return rasters._half_floats(data, size, where) * np.float32(scale)
+    return rasters._float_of_code()[rasters._codes(data, size, where)] * np.float32(scale)
 
 
 def _flow(edit: Callable[[np.ndarray], np.ndarray]) -> Patch:

@@ -72,7 +72,11 @@ def _frame_pose_for_pictures(head: Any) -> Any:
 
 
 def _synced_box_at_the_pictures_time(mp: pytest.MonkeyPatch) -> None:
-    mp.setattr(assemble, "_capture_time", lambda segment, camera, image, point: segment.time(image))
+    mp.setattr(
+        assemble,
+        "_capture_times",
+        lambda segment, camera, images, points: np.array([segment.time(image) for image in images]),
+    )
 
 
 def _no_axis_flip(mp: pytest.MonkeyPatch) -> None:
@@ -85,7 +89,10 @@ def _inverted_extrinsic(mp: pytest.MonkeyPatch) -> None:
 
 
 def _no_pixel_poses(mp: pytest.MonkeyPatch) -> None:
-    mp.setattr(lidar, "_at_frame_pose", lambda points, pose, global_from_vehicle: points)
+    place = lidar._points
+    mp.setattr(
+        lidar, "_points", lambda image, calibration, pose, *rest: place(image, calibration, None, *rest)
+    )
 
 
 def _beams_upside_down(mp: pytest.MonkeyPatch) -> None:
@@ -139,11 +146,14 @@ def _first_return_only(mp: pytest.MonkeyPatch) -> None:
 
 
 def _first_slot_only(mp: pytest.MonkeyPatch) -> None:
-    def in_camera(points: Any, camera: int) -> Any:
-        first = np.flatnonzero(points.projection[:, 0] == camera)
-        return first, points.projection[first, 1:3] + 0.5
+    read = assemble.points_of_frame
 
-    mp.setattr(assemble, "_in_camera", in_camera)
+    def points_of_frame(*args: Any, **options: Any) -> Any:
+        points = read(*args, **options)
+        points.projection[:, 3:] = 0
+        return points
+
+    mp.setattr(assemble, "points_of_frame", points_of_frame)
 
 
 def _farthest_point_wins(mp: pytest.MonkeyPatch) -> None:

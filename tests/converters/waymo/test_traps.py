@@ -12,7 +12,7 @@ import pytest
 
 import datakit
 from converters import waymo
-from converters.waymo import assemble, lidar, motion, v1, v2
+from converters.waymo import assemble, kernels, lidar, motion, v1, v2
 from converters.waymo.proto import message_class
 from converters.waymo.segment import Box, FrameHead, Image, Labelled, LaserCalibration, RangeImage
 from converters.waymo.write_v1 import _record
@@ -185,20 +185,35 @@ def test_listed_beams_are_lowest_first() -> None:
         lidar.beam_inclinations(listed, 4)
 
 
+def _placed(values: np.ndarray, calibration: LaserCalibration, pose: np.ndarray | None = None) -> np.ndarray:
+    """Points of a range image of TOP, for the vehicle's pose at the origin."""
+    image = RangeImage(values, None, None if pose is None else pose.astype(np.float32))
+    return lidar.points_of_frame({1: (image, None)}, {1: calibration}, np.eye(4), "x").points_vehicle
+
+
 def test_columns_run_from_pi_down_less_the_lidars_yaw() -> None:
-    ranges = np.ones((1, 4), np.float32)
-    at = (np.zeros(4, int), np.arange(4))
+    values = np.ones((1, 4, 4), np.float32)
     level = LaserCalibration(np.eye(4), np.zeros(1), (0, 0))
-    points = lidar.points_vehicle(ranges, *at, level)
+    points = _placed(values, level)
     np.testing.assert_allclose(
         np.arctan2(points[:, 1], points[:, 0]), np.pi * np.array([0.75, 0.25, -0.25, -0.75])
     )
     turned = np.eye(4)
     turned[:2, :2] = [[0.0, -1], [1, 0]]
     # The lidar's own yaw is taken off in its frame and put back by its pose: columns mean the vehicle's azimuth.
-    np.testing.assert_allclose(
-        lidar.points_vehicle(ranges, *at, replace(level, vehicle_from_lidar=turned)), points, atol=1e-12
-    )
+    np.testing.assert_allclose(_placed(values, replace(level, vehicle_from_lidar=turned)), points, atol=1e-12)
+
+
+def test_a_lidars_place_and_all_its_axes_count() -> None:
+    """One pixel by hand: beam 0.2 rad up, looking along the lidar's x."""
+    pose = np.eye(4)
+    pose[:3, :3] = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # x to y, y to z, z to x
+    pose[:3, 3] = [1.0, 2.0, 3.0]
+    values = np.full((1, 1, 4), 2.0, np.float32)
+    yaw = np.arctan2(1.0, 0.0)
+    point = 2 * np.array([np.cos(0.2) * np.cos(-yaw), np.cos(0.2) * np.sin(-yaw), np.sin(0.2)])
+    found = _placed(values, LaserCalibration(pose, np.array([0.2]), (0, 0)))
+    np.testing.assert_allclose(found[0], pose[:3, :3] @ point + pose[:3, 3], atol=1e-12)
 
 
 def test_missing_ranges_are_zero_or_negative() -> None:
@@ -225,40 +240,153 @@ def test_tops_pixel_poses_move_both_returns_and_no_other_lidars() -> None:
 
 
 def test_pixel_poses_turn_by_roll_then_pitch_then_yaw() -> None:
-    pose = np.array([[0.1, -0.2, 0.3, 1.0, 2.0, 3.0]])
-    roll = np.array([[1, 0, 0], [0, np.cos(0.1), -np.sin(0.1)], [0, np.sin(0.1), np.cos(0.1)]])
-    pitch = np.array([[np.cos(-0.2), 0, np.sin(-0.2)], [0, 1, 0], [-np.sin(-0.2), 0, np.cos(-0.2)]])
-    yaw = np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]])
-    point = np.array([[4.0, 5.0, 6.0]])
-    want = yaw @ pitch @ roll @ point[0] + [1.0, 2.0, 3.0]
-    np.testing.assert_allclose(lidar._at_frame_pose(point, pose, np.eye(4))[0], want, atol=1e-12)
+    numbers = np.array([0.1, -0.2, 0.3, 1.0, 2.0, 3.0], np.float32)
+    a, b, c = numbers[:3].astype(np.float64)
+    roll = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    pitch = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    yaw = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    values = np.full((1, 5, 4), 6.0, np.float32)
+    calibration = LaserCalibration(np.eye(4), np.array([0.4]), (0, 0))
+    plain = _placed(values, calibration)
+    want = plain @ (yaw @ pitch @ roll).T + [1.0, 2.0, 3.0]
+    np.testing.assert_allclose(_placed(values, calibration, np.tile(numbers, (1, 5, 1))), want, atol=1e-12)
+
+
+def test_pixel_poses_are_brought_to_the_frames_own_pose() -> None:
+    """Far from the global origin, with a vehicle that is turned: points keep their digits."""
+    frame = np.eye(4)
+    frame[:3, :3] = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    frame[:3, 3] = [-25_216.0, 42_392.0, 32.0]  # float32 keeps these
+    values = np.full((1, 7, 4), 6.0, np.float32)
+    calibration = {1: LaserCalibration(np.eye(4), np.array([0.4]), (0, 0))}
+    own = np.float32([0, 0, np.pi / 2, *frame[:3, 3]])
+    image = RangeImage(values, None, np.tile(own, (1, 7, 1)))
+    points = lidar.points_of_frame({1: (image, None)}, calibration, frame, "x").points_vehicle
+    np.testing.assert_allclose(
+        points, _placed(values, calibration[1]), atol=1e-6
+    )  # of a float32 quarter turn
+
+
+def test_only_points_that_a_camera_sees_are_kept_where_asked() -> None:
+    values = np.ones((1, 4, 4), np.float32)
+    values[0, :, 0] = [1, 2, 3, 4]
+    projection = np.zeros((1, 4, 6), np.int32)
+    projection[0, 1], projection[0, 2] = [3, 7, 8, 0, 0, 0], [0, 0, 0, 2, 5, 6]
+    rasters = {2: (RangeImage(values, projection), RangeImage(values, None))}
+    calibration = {2: replace(_LIDAR, inclinations=np.zeros(1))}
+    every = lidar.points_of_frame(rasters, calibration, np.eye(4), "x")
+    seen = lidar.points_of_frame(rasters, calibration, np.eye(4), "x", only_seen=True)
+    assert len(every.projection) == 8
+    np.testing.assert_array_equal(seen.projection, projection[0, 1:3])
+    np.testing.assert_array_equal(seen.points_vehicle, every.points_vehicle[1:3])
+
+
+def test_companions_of_a_range_image_on_another_grid_are_refused() -> None:
+    values = np.ones((1, 4, 4), np.float32)
+    calibration = {1: replace(_LIDAR, inclinations=np.zeros(1))}
+    for image in (
+        RangeImage(values, np.zeros((1, 3, 6), np.int32)),
+        RangeImage(values, None, np.zeros((2, 4, 6), np.float32)),
+    ):
+        with pytest.raises(ConventionError, match="other sizes"):
+            lidar.points_of_frame({1: (image, None)}, calibration, np.eye(4), "x")
+
+
+def test_the_smallest_box_that_holds_a_point_owns_it() -> None:
+    def label(name: str, centre: list[float], size: list[float], heading: float) -> Labelled:
+        return Labelled(name, 1, Box(np.array(centre), np.array(size), heading), np.zeros(3))
+
+    head = FrameHead(
+        0,
+        np.eye(4),
+        {},
+        (
+            label("long, turned", [0.0, 0, 0], [6.0, 2, 2], np.pi / 2),
+            label("small, inside", [0.0, 2, 0], [1.0, 1, 1], 0.3),
+            label("far", [50.0, 0, 0], [1.0, 1, 1], 0.0),
+            label("slanted", [20.0, 0, 0], [6.0, 1, 1], 0.5),
+        ),
+    )
+    places = np.array([[0.0, 2.0, 0], [0, 2.9, 0], [2.9, 0, 0], [50.54, 0, 0], [0, 0, 1.2], [22.2, 1.2, 0]])
+    points = lidar.Points(places, np.zeros((6, 6), np.int32), np.zeros(6, bool))
+    np.testing.assert_array_equal(assemble._owners(points, head, 0.05), [1, 0, -1, 2, -1, 3])
+    np.testing.assert_array_equal(assemble._owners(points, head, 0.0), [1, 0, -1, -1, -1, 3])
+    np.testing.assert_array_equal(assemble._owners(points, replace(head, objects=()), 0.05), [-1] * 6)
 
 
 def test_the_second_slot_of_the_projections_is_used() -> None:
     projection = np.array([[1, 3, 4, 2, 7, 8], [2, 5, 6, 0, 0, 0]], np.int32)
-    points = lidar.Points(np.zeros((2, 3)), projection, np.zeros(2, bool))
-    at, uv = assemble._in_camera(points, 2)
+    points = np.array([[1.0, 0, 0], [2.0, 0, 0]])
+    owner = np.array([-1, 0])
+    z_rows = np.array([[1.0, 0, 0, 0.5], [10.0, 0, 0, 0.25]])
+    at, uv, z = kernels.see_points(points, projection, owner, z_rows, 2)
     np.testing.assert_array_equal(at, [1, 0])
     np.testing.assert_array_equal(uv, [[5.5, 6.5], [7.5, 8.5]])
+    np.testing.assert_array_equal(z, [20.25, 1.5])
 
 
-def test_the_nearest_point_of_a_pixel_wins() -> None:
-    uv = np.array([[1.5, 0.5], [1.2, 0.9], [1.9, 0.1], [9.0, 0.5]])
-    depth, ids = assemble._nearest(uv, np.array([5.0, 3.0, 4.0, 1.0]), np.array([1, 2, 3, 4]), (3, 2))
-    assert depth[0, 1] == 3.0 and ids[0, 1] == 2
-    assert np.isfinite(depth).sum() == 1
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_the_nearest_point_of_a_pixel_wins(dtype: Any) -> None:
+    uv = np.array([[1.5, 0.5], [1.2, 0.9], [1.9, 0.1], [9.0, 0.5], [-0.1, 0.5], [2.5, 1.5], [0.5, 0.5]])
+    z = np.array([5.0, 3.0, 4.0, 1.0, 1.0, 2.0, -1.0])
+    depth, ids, rows, cols = assemble._nearest(uv, z, np.arange(1, 8, dtype=dtype), (3, 2))
+    assert depth[0, 1] == 3.0 and ids[0, 1] == 2 and ids.dtype == dtype
+    assert depth[1, 2] == 2.0 and ids[1, 2] == 6
+    assert np.isfinite(depth).sum() == 2 and np.count_nonzero(ids) == 2
+    assert sorted(zip(rows, cols, strict=True)) == [(0, 1), (1, 2)]
+
+
+def test_of_equally_near_points_the_last_wins() -> None:
+    uv, ids = np.full((3, 2), 0.5), np.array([7, 8, 9], np.uint16)
+    _, drawn, _, _ = assemble._nearest(uv, np.array([2.0, 2.0, 3.0]), ids, (1, 1))
+    assert drawn[0, 0] == 8
+
+
+def _shadowed(z_depth: np.ndarray, spacing: tuple[int, int]) -> np.ndarray:
+    rows, cols = np.nonzero(np.isfinite(z_depth))
+    out = np.zeros(z_depth.shape, bool)
+    out[rows, cols] = assemble.shadowed(z_depth, rows, cols, spacing)
+    return out
 
 
 def test_points_behind_a_surface_are_shadowed_and_slanted_ground_is_not() -> None:
     rows = np.arange(40)[:, None] + np.zeros((1, 40))
     ground = (400.0 / (rows + 5)).astype(np.float32)  # 1/z is linear in the image
     sparse = np.where((np.arange(40) % 3 == 0)[:, None], ground, np.nan).astype(np.float32)
-    assert not assemble.shadowed(sparse, (1, 3)).any()
+    assert not _shadowed(sparse, (1, 3)).any()
     wall = np.full((40, 40), 10.0, np.float32)
     wall[::2] = np.nan
     wall[21, 20] = 30.0
-    found = assemble.shadowed(wall, (1, 2))
+    found = _shadowed(wall, (1, 2))
     assert found[21, 20] and found.sum() == 1
+
+
+def test_shadowed_points_are_those_of_the_plain_rule() -> None:
+    """Windows cross the blocks in which the kernel looks first, and the raster's borders."""
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        height, width = rng.integers(5, 40, 2)
+        z = np.where(rng.random((height, width)) < 0.15, rng.choice([2.0, 10.0], (height, width)), np.nan)
+        z = (z * rng.uniform(0.95, 1.05, z.shape)).astype(np.float32)
+        spacing = tuple(rng.integers(1, 7, 2))
+        across, down = 2 * spacing[0], 2 * spacing[1]
+        wide, tall = across // 4, down // 4
+
+        def nearer(limit: float, top: int, bottom: int, left: int, right: int, z: np.ndarray = z) -> np.bool_:
+            window = z[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
+            return (window < limit).any()
+
+        want = np.zeros(z.shape, bool)
+        for r, c in zip(*np.nonzero(np.isfinite(z)), strict=True):
+            limit = float(z[r, c]) * 0.9
+            want[r, c] = (
+                nearer(limit, r - down, r - 1, c - wide, c + wide)
+                and nearer(limit, r + 1, r + down, c - wide, c + wide)
+            ) or (
+                nearer(limit, r - tall, r + tall, c - across, c - 1)
+                and nearer(limit, r - tall, r + tall, c + 1, c + across)
+            )
+        np.testing.assert_array_equal(_shadowed(z, spacing), want)
 
 
 def test_the_frames_time_is_found_from_the_vehicles_path() -> None:

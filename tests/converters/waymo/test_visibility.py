@@ -10,6 +10,8 @@ import pytest
 import datakit
 from converters.waymo import write_capture
 from datakit import geometry as g
+from datakit.certify.frames import FrameStore
+from datakit.certify.pairs import PairData, Points, Tweak
 from datakit.motion import MotionKind, Tracks, Visibility, sweeps, tracking
 from datakit.scene import Scene
 from datakit.worlds import DrivingWorld, driving_world
@@ -106,6 +108,46 @@ def test_points_are_where_the_rolling_shutter_saw_them(street_file: Path, street
             gaps.append(np.abs(seen - uv).max(axis=1))
     assert gaps[0].max() < 0.02, gaps[0].max()
     assert np.median(gaps[1]) > 0.5
+
+
+def test_certificates_carry_points_to_where_the_rolling_shutter_sees_them(
+    street_file: Path, street: DrivingWorld
+) -> None:
+    """From each column's own time to that of the column where the world sees the point, to 0.1 px of 160."""
+    gaps, plain = [], []
+    with datakit.open_scene(street_file) as scene:
+        inverse = np.linalg.inv(_scene_from_world(scene, street))
+        recorder, frames = write_capture.Recorder(street), FrameStore(scene, 0.0)
+        for name, a, b in (("front", 0, 1), ("side_left", 1, 2), ("side_right", 2, 1)):
+            source, target = frames.get(name, a), frames.get(name, b)
+            uv = _known_pixels(scene, name, a)
+            row, col = uv[:, 1].astype(int), uv[:, 0].astype(int)
+            uv = uv[source.instances[row, col] == 0]
+            row, col = uv[:, 1].astype(int), uv[:, 0].astype(int)
+            pair = PairData(source, target, scene.motion, 1)
+            none, rows = np.full(len(uv), np.nan), np.zeros(len(uv), int)
+            points = Points(uv, source.inverse_depth[row, col], rows, rows > 0, none, none)
+            number, middle = write_capture.CAMERAS[name], scene.views[name].times + _SWEEP_START
+            # What the world sees in the source's pixel, and where that is in the target.
+            then = street.views[name].path.world_from_cam(recorder._column_time(number, uv[:, 0], middle[a]))
+            rays = g.unproject_distorted(
+                uv,
+                np.ones(len(uv)),
+                source.colour_intrinsics,
+                "full_opencv",
+                scene.views[name].record["distortion"],
+            )
+            local = g.transform_points(inverse, pair.world_points(points, Tweak()))
+            along = np.einsum("nij,nj->ni", then[:, :3, :3], rays)
+            depth = np.einsum("ni,ni->n", local - then[:, :3, 3], along) / (along**2).sum(axis=1)
+            at, seen = recorder._project(number, then[:, :3, 3] + depth[:, None] * along, middle[b])
+            seen &= (at > 2).all(axis=1) & (at < np.array(street.views[name].size) - 2).all(axis=1)
+            gaps.append(np.linalg.norm(pair.predict(points).uv_colour - at, axis=1)[seen])
+            source.shutter = target.shutter = None  # as if every line were exposed at once
+            plain.append(np.linalg.norm(pair.predict(points).uv_colour - at, axis=1)[seen])
+    assert min(map(len, gaps)) > 200
+    assert np.quantile(np.concatenate(gaps), 0.95) < 0.1, np.quantile(np.concatenate(gaps), [0.5, 0.95, 1])
+    assert np.quantile(np.concatenate(plain), 0.95) > 0.5
 
 
 def _one_pose(view: datakit.scene.View, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
