@@ -7,7 +7,7 @@ against the bytes that are there, and whatever is wrong has a name and a place.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,13 @@ def read_model(root: Path, relative: Path, suffix: str, sources: list[SourceFile
     paths = [relative / f"{name}{suffix}" for name in FILES]
     places = [str(root / path) for path in paths]
     cameras, images, points = (read_source(root, path, sources) for path in paths)
+    return parse_model(cameras, images, points, suffix, places)
+
+
+def parse_model(
+    cameras: bytes, images: bytes, points: bytes, suffix: str, places: Sequence[str]
+) -> ColmapModel:
+    """Read a sparse model from the bytes of its three files, which errors call `places`; see `read_model`."""
     if suffix == ".bin":
         model = ColmapModel(
             _unique_cameras(_binary_cameras(cameras, places[0]), places[0]),

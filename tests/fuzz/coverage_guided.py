@@ -185,25 +185,23 @@ def _scannet(folder: Path) -> dict[str, Target]:
 
 def _colmap(folder: Path) -> dict[str, Target]:
     from converters.colmap import dense, lens
-    from converters.colmap.model import read_model
+    from converters.colmap.model import FILES, parse_model
     from tests.converters.colmap.workspaces import write_hand
 
     out: dict[str, Target] = {}
     for suffix in (".bin", ".txt"):
         model = write_hand(folder / suffix[1:], as_text=suffix == ".txt") / "sparse" / "0"
-        for path in sorted(model.glob(f"*{suffix}")):
+        good = [(model / f"{name}{suffix}").read_bytes() for name in FILES]
+        for number, name in enumerate(FILES):
 
-            def parse(data: bytes, path: Path = path, model: Path = model, suffix: str = suffix) -> None:
-                good = path.read_bytes()
-                try:
-                    path.write_bytes(data)
-                    found = read_model(model, Path(), suffix, [])
-                finally:
-                    path.write_bytes(good)
-                for camera in found.cameras.values():
+            def parse(
+                data: bytes, number: int = number, good: list[bytes] = good, suffix: str = suffix
+            ) -> None:
+                files = [*good[:number], data, *good[number + 1 :]]
+                for camera in parse_model(*files, suffix, FILES).cameras.values():
                     lens.lens_of(camera, "auto", "x")
 
-            out[f"colmap-{path.stem}-{suffix[1:]}"] = Target([path.read_bytes()], parse)
+            out[f"colmap-{name}-{suffix[1:]}"] = Target([good[number]], parse)
     depth = b"4&3&1&" + np.arange(12, dtype="<f4").tobytes()
     out["colmap-depth"] = Target([depth], lambda data: dense.parse_depth_map(data, "x"))
     return out
@@ -278,12 +276,12 @@ def make_target(name: str, folder: Path) -> Target:
 # --- running ------------------------------------------------------------------------------------------------------
 
 
-def fuzz(name: str, arguments: list[str]) -> None:
-    """Fuzz one target in this process, which libFuzzer ends."""
+def fuzz(name: str, folder: str, arguments: list[str]) -> None:
+    """Fuzz one target in this process, which libFuzzer ends; so the folder is another's to remove."""
     import atheris
 
     instrument = atheris.instrument_imports(include=INSTRUMENTED, exclude=COMPILED)
-    with instrument, tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+    with instrument:
         target = make_target(name, Path(folder))
         from datakit.errors import DatakitError
 
@@ -318,8 +316,9 @@ def run(name: str, runs: int, seconds: int, out: Path) -> tuple[int, str]:
         f"-artifact_prefix={out / name}/",
         str(corpus),
     ]
-    command = [sys.executable, __file__, "--inside", name, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, errors="replace")
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        command = [sys.executable, __file__, "--inside", name, folder, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, errors="replace")
     return done.returncode, done.stdout + done.stderr
 
 
@@ -327,7 +326,7 @@ def main() -> None:
     """Run the targets asked for and report."""
     sys.path.insert(0, str(ROOT))
     if sys.argv[1:2] == ["--inside"]:
-        fuzz(sys.argv[2], sys.argv[3:])
+        fuzz(sys.argv[2], sys.argv[3], sys.argv[4:])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(NAMES)}; default: all")
