@@ -5,7 +5,7 @@ from __future__ import annotations
 from datakit.convert.api import DatasetCard
 
 NAME = "co3dv2"
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 VIEW = "camera"
 
 LICENCE = "CC-BY-NC-4.0"

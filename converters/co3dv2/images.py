@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +22,11 @@ _HEAD_BYTES, _BLANK_BYTES_PER_PIXEL = 4096, 1 / 16
 _BLACK = 4
 
 
-def decode_half(data: bytes, size: Size, where: str) -> NDArray[np.float16]:
+def depth_codes(data: bytes, size: Size, where: str) -> NDArray[np.uint16]:
     """Decode a depth map: 16-bit grey PNG whose codes are the bits of half floats (implicitron utils.py:275-304).
 
     Returns:
-        (H, W) float16 as stored.
+        (H, W) uint16 as stored; `converters.native.halves.z_of_code` tells their depth.
 
     Raises:
         FormatError: Not such a PNG, damaged, or of another size.
@@ -41,20 +40,7 @@ def decode_half(data: bytes, size: Size, where: str) -> NDArray[np.float16]:
             expected=(size[::-1], "uint16"),
             found=(codes.shape, str(codes.dtype)),
         )
-    return codes.view(np.float16)
-
-
-def z_from_half(stored: NDArray[np.float16], scale: float) -> NDArray[np.float32]:
-    """Return z depth times its scale_adjustment; NaN for 0, -0, negative, infinite and NaN codes."""
-    return np.take(_z_of_code(scale), stored.view(np.uint16))
-
-
-@lru_cache(maxsize=4)
-def _z_of_code(scale: float) -> NDArray[np.float32]:
-    """Give the depth of each of the 65,536 half floats: NumPy converts them one by one, ten times slower."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        z = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32) * np.float32(scale)
-    return np.where(np.isfinite(z) & (z > 0), z, np.float32(np.nan))
+    return codes
 
 
 def mask_bits(head: bytes) -> int:

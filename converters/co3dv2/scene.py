@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from converters.blendedmvs.photos import check_photo
 from converters.blendedmvs.scene import static_motion
 from converters.native.files import inside, read_source
+from converters.native.halves import NO_NUMBER, z_of_code, z_of_frames
 from datakit.convert.api import SceneRef
 from datakit.errors import ConventionError, FormatError, LayoutError, QualityError
 from datakit.scene import decode_image
@@ -32,7 +33,7 @@ from .annotations import FrameNote, parse_frame
 from .camera import intrinsics_of, pose_of
 from .card import CITATION, LICENCE, NAME, SOURCE_CONVENTIONS, VERSION, VIEW
 from .discover import FRAMES
-from .images import can_be_blank, check_mask, decode_half, empty_mask, is_black, mask_bits, z_from_half
+from .images import can_be_blank, check_mask, depth_codes, empty_mask, is_black, mask_bits
 from .jgz import span_items
 from .params import Params
 from .setlists import Membership, frames_of, read_lists
@@ -175,8 +176,8 @@ def is_redacted(source: Source, note: FrameNote) -> bool:
         return False
     if note.depth is None or not source.has(note.depth):
         return True
-    stored = decode_half(source.data(note.depth, []), note.size, source.where(note.depth))
-    return bool(np.isnan(z_from_half(stored, note.depth_scale)).all())
+    codes = depth_codes(source.data(note.depth, []), note.size, source.where(note.depth))
+    return bool(np.isnan(z_of_code(note.depth_scale)[codes]).all())
 
 
 def _layers(
@@ -184,9 +185,12 @@ def _layers(
 ) -> tuple[dict[str, LayerRecord], dict[str, str]]:
     """Decide on the layers: foreground where every frame has one, depth masks where every frame with depth has."""
     size = notes[0].size
+    values, row = z_of_frames([note.depth_scale for note in notes])
     layers = {
         "rgb": LayerRecord(size, "jpeg", "uint8", num_channels=3),
-        "z_depth": LayerRecord(size, "array", "float32", depth_kind="mvs"),
+        "z_depth": LayerRecord(
+            size, "array", "uint16", depth_kind="mvs", code_values=values, code_values_row=row
+        ),
     }
     left_out = {}
     for name, paths in (
@@ -333,7 +337,7 @@ def _frames(
                 values[name] = _mask(source, path, bits, note, sources)
         if params.depth_mask == "apply":
             valid = decode_image(values["depth_confidence"], source.where(note.image)) > 0
-            values["z_depth"] = np.where(valid, values["z_depth"], np.float32(np.nan))
+            values["z_depth"] = np.where(valid, values["z_depth"], NO_NUMBER)
         yield Frame(VIEW, t, values)
 
 
@@ -345,8 +349,7 @@ def _mask(source: Source, path: str | None, bits: int, note: FrameNote, sources:
     return data
 
 
-def _z_depth(source: Source, note: FrameNote, sources: list[SourceFile]) -> NDArray[np.float32]:
+def _z_depth(source: Source, note: FrameNote, sources: list[SourceFile]) -> NDArray[np.uint16]:
     if note.depth is None:
-        return np.full(note.size[::-1], np.nan, np.float32)
-    stored = decode_half(source.data(note.depth, sources), note.size, source.where(note.depth))
-    return z_from_half(stored, note.depth_scale)
+        return np.full(note.size[::-1], NO_NUMBER)
+    return depth_codes(source.data(note.depth, sources), note.size, source.where(note.depth))

@@ -93,6 +93,8 @@ def objects(path: Path) -> Iterator[dict[str, Any]]:
                     )
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as err:
         raise FormatError("The annotations cannot be read.", where=path, expected="gzip", found=err) from err
+    except (RecursionError, ValueError) as err:  # nested too deep, or a number of thousands of digits
+        raise FormatError("An object of the annotations cannot be parsed.", where=path, found=err) from err
 
 
 def rows_of(path: Path, sequence: str) -> list[Row]:
@@ -152,8 +154,10 @@ def world_from_cam(view: Any, where: str) -> Float:
     """Turn PyTorch3D's row-vector world-to-camera pose into world_from_cam."""
     rotation = numbers(field(view, "R", where), (3, 3), f"{where}: viewpoint.R")
     shift = numbers(field(view, "T", where), (3,), f"{where}: viewpoint.T")
-    error = np.abs(rotation @ rotation.T - np.eye(3)).max()
-    if error > 1e-4 or np.linalg.det(rotation) < 0:
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    # Numbers too large to be squared leave no number, which is not above the limit either.
+    if not error <= 1e-4 or np.linalg.det(rotation) < 0:
         raise ConventionError(
             "A rotation is none.", where=f"{where}: viewpoint.R", expected="orthonormal rows", found=error
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datakit.convert.api import DatasetCard
 
 NAME = "dynamic_replica"
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 LICENCE = "CC-BY-NC-4.0"
 
 CITATION = "Karaev et al., DynamicStereo: Consistent Dynamic Depth from Stereo Videos, CVPR 2023"

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.native.halves import NO_NUMBER
 from datakit.errors import FormatError
 from datakit.scene import decode_image
 
 Size = tuple[int, int]
 #: dynamic_stereo's own rule: nearer is no depth (datasets/dynamic_stereo_datasets.py:63,200).
-_MIN_DEPTH = 1e-5
-#: Bits of half floats.
-_EXPONENT, _NOT_A_NUMBER = np.uint16(0x7C00), np.uint16(0x7E00)
+NEAREST = 1e-5
+#: Bits of a half float's exponent.
+_EXPONENT = np.uint16(0x7C00)
 
 
-def z_depth(data: bytes, size: Size, scale: float, where: str) -> NDArray[np.float32]:
+def depth_codes(data: bytes, size: Size, where: str) -> NDArray[np.uint16]:
     """Decode a depth PNG.
 
     Args:
         data: The file's bytes.
         size: (W, H) it must have.
-        scale: `depth.scale_adjustment`.
         where: For errors.
 
     Returns:
-        (H, W) float32 metres along the axis; NaN unknown.
+        (H, W) uint16 as stored; `converters.native.halves.z_of_code` tells their depth, from `NEAREST` on.
     """
-    return np.take(_z_of_code(scale), _codes(data, size, where))
+    return _codes(data, size, where)
 
 
-@lru_cache(maxsize=4)
-def _z_of_code(scale: float) -> NDArray[np.float32]:
-    """Give the depth of each of the 65,536 half floats: NumPy converts them one by one, several times slower."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        z = _float_of_code() * np.float32(scale)
-        return np.where((z >= _MIN_DEPTH) & (z < np.inf), z, np.float32(np.nan))
-
-
-@lru_cache(maxsize=1)
-def _float_of_code() -> NDArray[np.float32]:
-    return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-
-
-def flow(data: bytes, mask: bytes | None, size: Size, where: str) -> NDArray[np.float32]:
+def flow_codes(data: bytes, mask: bytes | None, size: Size, where: str) -> NDArray[np.uint16]:
     """Decode a flow PNG of width 2 W: dx in its left half, dy in its right one.
 
     Args:
@@ -55,20 +40,20 @@ def flow(data: bytes, mask: bytes | None, size: Size, where: str) -> NDArray[np.
         where: For errors.
 
     Returns:
-        (H, W, 2) float32 px; NaN unknown.
+        (H, W, 2) uint16 half floats, px; NaN unknown.
     """
     both = _codes(data, (2 * size[0], size[1]), where)
     codes = np.stack([both[:, : size[0]], both[:, size[0] :]], axis=-1)
     # All bits of the exponent set: infinite or no number (IEEE 754); one such component voids the other.
     odd = codes & _EXPONENT == _EXPONENT
     if odd.any():
-        codes[odd.any(axis=-1)] = _NOT_A_NUMBER
+        codes[odd.any(axis=-1)] = NO_NUMBER
     if mask is not None:
         valid = decode_image(mask, f"{where} (mask)")
         if valid.shape[:2] != codes.shape[:2]:
             raise _wrong_size(f"{where} (mask)", size, valid.shape)
-        codes[(valid if valid.ndim == 2 else valid[..., 0]) == 0] = _NOT_A_NUMBER
-    return np.take(_float_of_code(), codes)
+        codes[(valid if valid.ndim == 2 else valid[..., 0]) == 0] = NO_NUMBER
+    return codes
 
 
 def instances(data: bytes, size: Size, where: str) -> NDArray[np.uint32]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.native.files import inside, read_source
+from converters.native.halves import NO_NUMBER, float_of_code, z_of_code, z_of_frames
 from converters.native.png import RGBA, PngKind, check_png_kind
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError, LayoutError
@@ -169,7 +170,7 @@ def _unknown_motion(times: NDArray[np.float64]) -> MotionRecord:
 
 def _is_broken(files: Files, row: Row, vertices: Vertices, params: Params) -> bool:
     data, place = files.read(row, "depth", [])
-    z = rasters.z_depth(data, row.size, row.depth_scale, place)
+    z = z_of_code(row.depth_scale, rasters.NEAREST)[rasters.depth_codes(data, row.size, place)]
     return bool(trajectories.depth_gap(row, vertices, z) > params.broken_depth)
 
 
@@ -220,11 +221,16 @@ def _view(clip: Clip, rows: list[Row], clock: dict[float, int]) -> ViewRecord:
     size = rows[0].size
     layers = {"rgb": LayerRecord(size, "png", "uint8", num_channels=4, channels=(0, 1, 2))}
     if any(clip.files.has(row, "depth") for row in rows):
-        layers["z_depth"] = LayerRecord(size, "array", "float32", depth_kind="rendered")
+        values, which = z_of_frames([row.depth_scale for row in rows], rasters.NEAREST)
+        layers["z_depth"] = LayerRecord(
+            size, "array", "uint16", depth_kind="rendered", code_values=values, code_values_row=which
+        )
     layers["instances"] = LayerRecord(size, "array", "uint32")
     for name in ("flow_forward", "flow_backward"):
         if any(clip.files.has(row, name) for row in rows):
-            layers[name] = LayerRecord(size, "array", "float32", num_channels=2)
+            # One component that is infinite or no number voids the other: `flow_codes` sees to that.
+            values = np.where(np.isfinite(float_of_code()), float_of_code(), np.float32(np.nan))[None]
+            layers[name] = LayerRecord(size, "array", "uint16", num_channels=2, code_values=values)
     return ViewRecord(
         size=size,
         times=np.array([row.time for row in rows]),
@@ -254,11 +260,11 @@ def _frames(clip: Clip, sources: list[SourceFile]) -> Iterator[Frame]:
             yield Frame(eye, k, layers)
 
 
-def _depth(clip: Clip, row: Row, sources: list[SourceFile]) -> NDArray[np.float32]:
+def _depth(clip: Clip, row: Row, sources: list[SourceFile]) -> NDArray[np.uint16]:
     if not clip.files.has(row, "depth") or (row.eye == "left" and row.number in clip.broken):
-        return np.full(row.size[::-1], np.nan, np.float32)
+        return np.full(row.size[::-1], NO_NUMBER)
     data, place = clip.files.read(row, "depth", sources)
-    return rasters.z_depth(data, row.size, row.depth_scale, place)
+    return rasters.depth_codes(data, row.size, place)
 
 
 def _instances(clip: Clip, row: Row, sources: list[SourceFile]) -> NDArray[np.uint32]:
@@ -273,11 +279,11 @@ def _instances(clip: Clip, row: Row, sources: list[SourceFile]) -> NDArray[np.ui
     return np.take(label, rasters.instances(data, row.size, place))
 
 
-def _flow(clip: Clip, row: Row, name: str, sources: list[SourceFile]) -> NDArray[np.float32]:
+def _flow(clip: Clip, row: Row, name: str, sources: list[SourceFile]) -> NDArray[np.uint16]:
     if not clip.files.has(row, name):
-        return np.full((*row.size[::-1], 2), np.nan, np.float32)
+        return np.full((*row.size[::-1], 2), NO_NUMBER)
     data, place = clip.files.read(row, name, sources)
     mask = None
     if clip.files.has(row, f"{name}_mask"):
         mask, _ = clip.files.read(row, f"{name}_mask", sources)
-    return rasters.flow(data, mask, row.size, place)
+    return rasters.flow_codes(data, mask, row.size, place)

@@ -31,6 +31,8 @@ def parse_json(data: bytes, where: Path | str) -> dict[str, Any]:
             expected="JSON",
             found=err.msg,
         ) from err
+    except (RecursionError, ValueError) as err:  # nested too deep, or a number of thousands of digits
+        raise FormatError("JSON that cannot be parsed.", where=where, found=err) from err
     if not isinstance(value, dict):
         raise FormatError("Not a JSON object.", where=where, expected="an object", found=type(value).__name__)
     return value

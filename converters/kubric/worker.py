@@ -288,18 +288,17 @@ def _collisions(root: Path, relative: Path, sources: list[SourceFile]) -> dict[s
         parse_json(read_source(root, relative / "events.json", sources), where), "collisions", where
     )
     try:
-        rows = [
-            (e["instances"][0] + 1, e["instances"][1] + 1, float(e["frame"]), float(e["force"]))
-            for e in events
-        ]
-    except (KeyError, TypeError, IndexError, ValueError) as err:
+        rows = [(e["instances"][0], e["instances"][1], e["frame"], e["force"]) for e in events]
+    except (KeyError, TypeError, IndexError) as err:
         raise FormatError(
             "A collision is malformed.",
             where=f"{where}: collisions",
             expected="instances, frame, force",
             found=err,
         ) from err
-    return assemble.compact_collisions(rows)
+    table = numbers(rows, (len(rows), 4), f"{where}: collisions") if rows else np.zeros((0, 4))
+    ids, (frames, forces) = table[:, :2].astype(int) + 1, table[:, 2:].T.tolist()
+    return assemble.compact_collisions(zip(*ids.T.tolist(), frames, forces, strict=True))
 
 
 def _metadata(clip: Clip, collisions: dict[str, Any] | None) -> dict[str, Any]:

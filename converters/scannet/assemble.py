@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -189,14 +188,9 @@ def metres_per_code(depth_shift: float, where: str) -> float:
     return 1 / depth_shift
 
 
-def metres(codes: NDArray[np.uint16], metres_per_code: float) -> NDArray[np.float32]:
-    """Turn 16-bit depth into float32 z in metres, NaN where the code is 0 (sensorData.h:968-977)."""
-    return np.take(_metres_of_code(metres_per_code), codes)
-
-
-@lru_cache(maxsize=4)
-def _metres_of_code(metres_per_code: float) -> NDArray[np.float32]:
-    table = np.arange(65536) * metres_per_code
+def z_of_code(metres_per_code: float) -> NDArray[np.float32]:
+    """Return the (65536,) float32 z depth in metres of each 16-bit code; 0 is unknown (sensorData.h:968-977)."""
+    table = np.arange(1 << 16) * metres_per_code
     table[0] = np.nan
     return table.astype(np.float32)
 
@@ -227,7 +221,12 @@ def scene_record(
         layers={
             "rgb": LayerRecord(calibration.colour_size, codec, "uint8", num_channels=3),
             "z_depth": LayerRecord(
-                calibration.depth_size, "array", "float32", intrinsics=depth, depth_kind="sensor"
+                calibration.depth_size,
+                "array",
+                "uint16",
+                intrinsics=depth,
+                depth_kind="sensor",
+                code_values=z_of_code(calibration.metres_per_code)[None],
             ),
         },
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datakit.convert.api import DatasetCard
 
 NAME = "scannet"
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 VIEW = "camera"
 
 LICENCE = "LicenseRef-ScanNet-Terms-of-Use"

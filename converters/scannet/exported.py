@@ -238,7 +238,7 @@ def _frames(
                 found=size,
             )
         codes = _depth_codes(read_source(root, item.depth, sources), calib.depth_size, str(root / item.depth))
-        yield Frame(VIEW, t, {"rgb": colour, "z_depth": assemble.metres(codes, calib.metres_per_code)})
+        yield Frame(VIEW, t, {"rgb": colour, "z_depth": codes})
 
 
 def _depth_size(data: bytes, where: str) -> Size:

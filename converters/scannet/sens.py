@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from converters.native.files import inside
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError, LayoutError
 from datakit.scene import check_image
+from datakit.scene.deflate import inflate
 from datakit.scene.records import Frame, SceneStream, SourceFile
 
 from . import assemble
@@ -242,31 +242,19 @@ def decode_depth(data: bytes, header: SensHeader, where: str) -> NDArray[np.uint
     """
     width, height = header.depth_size
     size = 2 * width * height
-    raw = data if header.depth == "raw_ushort" else _inflate(data, size, where)
+    if header.depth != "raw_ushort" and size > _MAX_EXPANSION * len(data):
+        raise FormatError(
+            "A depth image is too short for its size.", where=where, expected=f"{size} bytes", found=len(data)
+        )
+    raw = data if header.depth == "raw_ushort" else inflate(data, size, "A depth image", where)
     if len(raw) != size:
         raise FormatError(
             "A depth image has the wrong size.",
             where=where,
             expected=f"{size} bytes for {header.depth_size}",
-            found=f"{len(raw)} bytes{' or more' if len(raw) > size else ''}",
+            found=f"{len(raw)} bytes",
         )
     return np.frombuffer(raw, "<u2").reshape(height, width)
-
-
-def _inflate(data: bytes, size: int, where: str) -> bytes:
-    if size > _MAX_EXPANSION * len(data):
-        raise FormatError(
-            "A depth image is too short for its size.", where=where, expected=f"{size} bytes", found=len(data)
-        )
-    try:
-        decoder = zlib.decompressobj()
-        # One byte of room beyond the image: too much is seen, and the checksum at the end is checked.
-        raw = decoder.decompress(data, size + 1)
-    except zlib.error as error:
-        raise FormatError("A depth image is corrupt.", where=where, expected="zlib", found=error) from error
-    if len(raw) == size and not decoder.eof:
-        raise FormatError("A depth image is truncated.", where=where, expected="the end of a zlib stream")
-    return raw
 
 
 def calibration(header: SensHeader, where: str) -> Calibration:
@@ -346,8 +334,7 @@ def _frames(
                     found=size,
                 )
             codes = decode_depth(depth, header, f"{where}: depth")
-            z_depth = assemble.metres(codes, calib.metres_per_code)
-            yield Frame(VIEW, t, {"rgb": colour, "z_depth": z_depth})
+            yield Frame(VIEW, t, {"rgb": colour, "z_depth": codes})
         while rest := file.read(_CHUNK):
             digest.update(rest)
         total = file.tell()

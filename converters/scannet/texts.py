@@ -82,7 +82,8 @@ def scan_metadata(root: Path, relative: Path, sources: list[SourceFile]) -> dict
     if "sceneType" in pairs:
         out["scene_type"] = pairs["sceneType"]
     for key, name in _COUNTS.items():
-        if pairs.get(key, "").isdecimal():
+        # No scan has as many; and Python refuses numbers of some thousand digits.
+        if pairs.get(key, "").isdecimal() and len(pairs[key]) < 10:
             out[name] = int(pairs[key])
     return out
 

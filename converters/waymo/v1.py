@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from converters.native.tfrecord import OVERHEAD, read_record, walk_records
 from datakit.errors import ConventionError, FormatError
+from datakit.scene.codecs import MAX_PIXELS
+from datakit.scene.deflate import inflate
 from datakit.scene.records import SourceFile
 
 from .proto import parse
@@ -51,15 +53,26 @@ def calibration(frame: Any, where: str) -> Calibration:
 def _camera(message: Any, where: str) -> CameraCalibration:
     place = f"{where}: camera_calibrations[{CAMERAS[message.name]}]"
     values = finite(message.intrinsic, 9, f"{place}.intrinsic")
-    if message.width <= 0 or message.height <= 0:
-        raise FormatError("A camera has no size.", where=place, found=(message.width, message.height))
     return CameraCalibration(
-        size=(message.width, message.height),
+        size=camera_size(message.width, message.height, place),
         intrinsics=intrinsics(*values[:4]),
         distortion=tuple(float(v) for v in values[4:]),
         vehicle_from_camera=transform(message.extrinsic, f"{place}.extrinsic"),
         shutter_direction=message.rolling_shutter_direction,
     )
+
+
+def camera_size(width: int, height: int, where: str) -> tuple[int, int]:
+    """Check a camera's size, which its sparse depth is drawn in.
+
+    Raises:
+        FormatError: Zero, or larger than any photo.
+    """
+    if min(width, height) <= 0 or width * height > MAX_PIXELS:
+        raise FormatError(
+            "A camera's size is absurd.", where=where, expected="a photo's", found=(width, height)
+        )
+    return width, height
 
 
 def _laser(message: Any, where: str) -> LaserCalibration:
@@ -87,14 +100,9 @@ def head(frame: Any, where: str) -> FrameHead:
 
 
 def _image(message: Any, where: str) -> Image:
-    return Image(
-        jpeg=b"",
-        global_from_vehicle=transform(message.pose, f"{where}.pose"),
-        pose_time=message.pose_timestamp,
-        shutter=message.shutter,
-        trigger_time=message.camera_trigger_time,
-        readout_done_time=message.camera_readout_done_time,
-    )
+    times = [message.pose_timestamp, message.shutter]
+    times += [message.camera_trigger_time, message.camera_readout_done_time]
+    return Image(b"", transform(message.pose, f"{where}.pose"), *finite(times, 4, f"{where}: times").tolist())
 
 
 def _labelled(message: Any, where: str) -> Labelled:
@@ -158,7 +166,7 @@ def _range_image(message: Any, where: str) -> RangeImage | None:
 
 def _matrix(data: bytes, kind: str, dtype: type[Any], channels: int, where: str) -> NDArray[Any]:
     shape, values = read_matrix(_inflate(data, where), kind, dtype, where)
-    if len(shape) != 3 or shape[2] != channels or min(shape) < 0 or int(np.prod(shape)) != values.size:
+    if len(shape) != 3 or shape[2] != channels or min(shape) < 0 or math.prod(shape) != values.size:
         raise FormatError(
             "A range image's shape does not fit its values.",
             where=f"{where}.shape",
@@ -229,18 +237,8 @@ def _cut_off(where: str, expected: str, found: str) -> FormatError:
 
 
 def _inflate(data: bytes, where: str) -> bytes:
-    """Decompress, to no more than the largest range image takes."""
-    # Four bytes a float, and up to ten a negative integer.
-    limit = _MAX_VALUES * 10
-    stream = zlib.decompressobj()
-    try:
-        out = stream.decompress(data, limit)
-    except zlib.error as err:
-        raise FormatError("A range image is not zlib data.", where=where, expected="zlib", found=err) from err
-    if not stream.eof:
-        what = "larger than any range image" if stream.unconsumed_tail else "truncated"
-        raise FormatError(f"A range image is {what}.", where=where, expected="the end of the zlib stream")
-    return out
+    """Decompress, to no more than the largest range image takes: four bytes a float, up to ten an integer."""
+    return inflate(data, _MAX_VALUES * 10, "A range image", where)
 
 
 def check_same_grid(values: NDArray[Any], other: NDArray[Any], where: str) -> None:
@@ -267,9 +265,10 @@ def transform(message: Any, where: str) -> Float:
 def rigid(matrix: Float, where: str) -> Float:
     """Check that a (4, 4) matrix is a pose, up to what float32 keeps of one."""
     rotation = matrix[:3, :3]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         error = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
-    if error > 1e-4 or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
+    # Numbers too large to be squared leave no number, which is not above the limit either.
+    if not error <= 1e-4 or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
         raise ConventionError(
             "A pose is not rigid.",
             where=where,
@@ -289,12 +288,24 @@ def finite(values: Any, count: int, where: str) -> Float:
         FormatError: Another count.
         ConventionError: NaN or infinite.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = numbers(values, where)
     if array.shape != (count,):
         raise FormatError("A list has the wrong length.", where=where, expected=count, found=array.shape)
     if not np.isfinite(array).all():
         raise ConventionError("A value is not finite.", where=where, expected="finite numbers", found=array)
     return array
+
+
+def numbers(values: Any, where: str) -> Float:
+    """Turn a list into float64.
+
+    Raises:
+        FormatError: Something in it is no number.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError("Not numbers.", where=where, expected="numbers", found=error) from error
 
 
 def heads(path: Path) -> tuple[Calibration | None, list[FrameHead]]:

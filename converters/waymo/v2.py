@@ -7,6 +7,7 @@ batches of a few rows: a row of range images holds 678,000 floats.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from .segment import (
     LaserCalibration,
     RangeImage,
 )
-from .v1 import check_same_grid, finite, intrinsics, rigid
+from .v1 import camera_size, check_same_grid, finite, intrinsics, numbers, rigid
 
 REQUIRED = ("camera_image", "camera_calibration", "vehicle_pose")
 OPTIONAL = (
@@ -143,6 +144,40 @@ class _Reader:
             raise FormatError("A column is missing or empty.", where=self.where, expected=name)
         return self._row[name].as_py()
 
+    def integer(self, name: str) -> int:
+        value = self.value(name)
+        if not isinstance(value, (int, float)) or value != value // 1:
+            raise self._odd(name, "a whole number", value)
+        return int(value)
+
+    def content(self, name: str) -> bytes:
+        value = self.value(name)
+        if not isinstance(value, bytes):
+            raise self._odd(name, "bytes", value)
+        return value
+
+    def camera(self, name: str) -> int:
+        """Read a camera's number: a number in v2.0.1, a name in earlier tables; 0 for a name of none."""
+        value = self.value(name)
+        return _CAMERA_NUMBER.get(value, 0) if isinstance(value, str) else self.integer(name)
+
+    def key(self, name: str) -> int:
+        """Read a lidar's or a camera's number, which must be that of one."""
+        number = self.camera(name)
+        if name == _CAMERA and number not in CAMERAS:
+            raise ConventionError(
+                "Unknown camera.", where=self.where, expected=CAMERAS, found=self.value(name)
+            )
+        return number
+
+    def _odd(self, name: str, expected: str, found: object) -> FormatError:
+        return FormatError(
+            "A value is of another kind.",
+            where=f"{self.where}: {name}",
+            expected=expected,
+            found=repr(found)[:80],
+        )
+
     def number(self, name: str) -> float:
         return float(finite([self.value(name)], 1, f"{self.where}: {name}")[0])
 
@@ -157,9 +192,15 @@ class _Reader:
         """Read an array of (rows, columns, channels); None where the row has none."""
         if not self.has(f"{name}.values") or not self.has(f"{name}.shape"):
             return None
-        values = self._row[f"{name}.values"].values.to_numpy(zero_copy_only=False).astype(np.float32)
-        shape = tuple(self.value(f"{name}.shape"))
-        if len(shape) != 3 or shape[2] != channels or min(shape) < 0 or int(np.prod(shape)) != values.size:
+        stored, stated = self._row[f"{name}.values"], self.value(f"{name}.shape")
+        is_list = isinstance(stated, list) and all(isinstance(each, int) for each in stated)
+        if not is_list or not hasattr(stored, "values"):
+            raise self._odd(f"{name}.shape", "lists of numbers", stated)
+        flat, shape = stored.values.to_numpy(zero_copy_only=False), tuple(stated)
+        if flat.dtype.kind not in "fiu":
+            raise self._odd(f"{name}.values", "numbers", flat.dtype)
+        values = flat.astype(np.float32)
+        if len(shape) != 3 or shape[2] != channels or min(shape) < 0 or math.prod(shape) != values.size:
             raise FormatError(
                 "A range image's shape does not fit its values.",
                 where=f"{self.where}: {name}.shape",
@@ -169,35 +210,28 @@ class _Reader:
         return values.reshape(shape)
 
 
-def _camera_number(value: Any, where: str) -> int:
-    """Read a camera's key: a number in v2.0.1, a name in earlier tables."""
-    number = _CAMERA_NUMBER.get(value, 0) if isinstance(value, str) else int(value)
-    if number not in CAMERAS:
-        raise ConventionError("Unknown camera.", where=where, expected=CAMERAS, found=value)
-    return number
-
-
 def calibration(tables: Tables, context: str) -> Calibration:
     """Read what is constant in a segment."""
     cameras = {}
     for row in _rows(tables, "camera_calibration"):
         read = _Reader(row, str(tables.paths["camera_calibration"]))
-        number = _camera_number(read.value(_CAMERA), read.where)
+        number = read.key(_CAMERA)
         lens = [read.number(f"intrinsic.{key}") for key in ("f_u", "f_v", "c_u", "c_v")]
         cameras[number] = CameraCalibration(
-            size=(int(read.value("width")), int(read.value("height"))),
+            size=camera_size(read.integer("width"), read.integer("height"), read.where),
             intrinsics=intrinsics(*lens),
             distortion=tuple(read.number(f"intrinsic.{key}") for key in ("k1", "k2", "p1", "p2", "k3")),
             vehicle_from_camera=read.pose("extrinsic.transform"),
-            shutter_direction=int(read.value("rolling_shutter_direction")),
+            shutter_direction=read.integer("rolling_shutter_direction"),
         )
     lasers = {}
     for row in _rows(tables, "lidar_calibration"):
         read = _Reader(row, str(tables.paths["lidar_calibration"]))
         beams = read.value("beam_inclination.values") if read.has("beam_inclination.values") else []
-        lasers[int(read.value(_LASER))] = LaserCalibration(
+        beams = numbers(beams, f"{read.where}: beam_inclination.values").ravel()
+        lasers[read.integer(_LASER)] = LaserCalibration(
             vehicle_from_lidar=read.pose("extrinsic.transform"),
-            inclinations=finite(beams, len(beams), read.where) if beams else None,
+            inclinations=finite(beams, len(beams), read.where) if len(beams) else None,
             span=(read.number("beam_inclination.min"), read.number("beam_inclination.max")),
         )
     return Calibration(context, cameras, lasers, _stats(tables))
@@ -218,12 +252,12 @@ def heads(tables: Tables) -> list[FrameHead]:
     poses: dict[int, Float] = {}
     for row in _rows(tables, "vehicle_pose"):
         read = _Reader(row, str(tables.paths["vehicle_pose"]))
-        poses[int(read.value(_STAMP))] = read.pose("world_from_vehicle.transform")
+        poses[read.integer(_STAMP)] = read.pose("world_from_vehicle.transform")
     images: dict[int, dict[int, Image]] = {stamp: {} for stamp in poses}
     for row in _rows(tables, "camera_image", without=("].image", "velocity")):
         read = _Reader(row, str(tables.paths["camera_image"]))
         stamp = _known_stamp(read, poses)
-        images[stamp][_camera_number(read.value(_CAMERA), read.where)] = Image(
+        images[stamp][read.key(_CAMERA)] = Image(
             jpeg=b"",
             global_from_vehicle=read.pose("pose.transform"),
             pose_time=read.number("pose_timestamp"),
@@ -239,7 +273,7 @@ def heads(tables: Tables) -> list[FrameHead]:
 
 
 def _known_stamp(read: _Reader, poses: Mapping[int, Float]) -> int:
-    stamp = int(read.value(_STAMP))
+    stamp = read.integer(_STAMP)
     if stamp not in poses:
         raise FormatError(
             "A frame has no vehicle pose.", where=read.where, expected="a row in vehicle_pose", found=stamp
@@ -252,17 +286,16 @@ def _objects(tables: Tables, poses: Mapping[int, Float]) -> dict[int, list[Label
     for row in _rows(tables, "lidar_camera_synced_box"):
         read = _Reader(row, str(tables.paths["lidar_camera_synced_box"]))
         if read.has("camera_synced_box.center.x") and read.has("most_visible_camera_name"):
-            camera = read.value("most_visible_camera_name")
-            number = _CAMERA_NUMBER.get(camera, 0) if isinstance(camera, str) else int(camera)
-            key = (int(read.value(_STAMP)), str(read.value(_OBJECT)))
-            synced[key] = (_box(read, "camera_synced_box"), number)
+            key = (read.integer(_STAMP), str(read.value(_OBJECT)))
+            synced[key] = (_box(read, "camera_synced_box"), read.camera("most_visible_camera_name"))
     out: dict[int, list[Labelled]] = {}
     for row in _rows(tables, "lidar_box", without=("acceleration", "difficulty")):
         read = _Reader(row, str(tables.paths["lidar_box"]))
         stamp, ident = _known_stamp(read, poses), str(read.value(_OBJECT))
         box, camera = synced.get((stamp, ident), (None, 0))
         speed = [read.value(f"speed.{k}") if read.has(f"speed.{k}") else np.nan for k in "xyz"]
-        label = Labelled(ident, int(read.value("type")), _box(read, "box"), np.array(speed), box, camera)
+        speed_global = numbers(speed, f"{read.where}: speed")
+        label = Labelled(ident, read.integer("type"), _box(read, "box"), speed_global, box, camera)
         out.setdefault(stamp, []).append(label)
     return out
 
@@ -291,12 +324,9 @@ def rasters(tables: Tables, stamps: list[int]) -> Iterator[Rasters]:
         for each in (pictures, lidar, projection, pose):
             stack.callback(each.close)
         for stamp in stamps:
-            jpegs = {
-                _camera_number(key, read.where): bytes(read.value("image"))
-                for key, read in pictures.of(stamp).items()
-            }
+            jpegs = {key: read.content("image") for key, read in pictures.of(stamp).items()}
             lasers = {
-                int(key): _returns(read, projection.of(stamp).get(key), pose.of(stamp).get(key))
+                key: _returns(read, projection.of(stamp).get(key), pose.of(stamp).get(key))
                 for key, read in lidar.of(stamp).items()
             }
             yield Rasters(jpegs, lasers)
@@ -335,11 +365,11 @@ class _Ahead:
         self._where = str(tables.paths.get(component, component))
         self._key = key
         self._rows = _rows(tables, component, without)
-        self._waiting: dict[int, dict[Any, _Reader]] = {}
+        self._waiting: dict[int, dict[int, _Reader]] = {}
         self._last: int | None = None
         self.close: Callable[[], None] = self._rows.close  # type: ignore[attr-defined]
 
-    def of(self, stamp: int) -> dict[Any, _Reader]:
+    def of(self, stamp: int) -> dict[int, _Reader]:
         """Give the rows of a frame, read as far ahead as to the first row of the frame after the next."""
         for done in [known for known in self._waiting if known < stamp]:
             del self._waiting[done]
@@ -349,7 +379,7 @@ class _Ahead:
                 self._last = 1 << 62
                 break
             read = _Reader(row, self._where)
-            found = int(read.value(_STAMP))
+            found = read.integer(_STAMP)
             if found < stamp or sum(map(len, self._waiting.values())) > _MAX_AHEAD:
                 raise FormatError(
                     "A table's rows are not in the order of time.",
@@ -357,6 +387,6 @@ class _Ahead:
                     expected=f"frame {stamp} or later",
                     found=found,
                 )
-            self._waiting.setdefault(found, {})[read.value(self._key)] = read
+            self._waiting.setdefault(found, {})[read.key(self._key)] = read
             self._last = max(self._last or 0, found)
         return self._waiting.get(stamp, {})

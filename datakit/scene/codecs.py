@@ -14,6 +14,8 @@ from PIL import Image
 
 from datakit.errors import FormatError
 
+from .png import decode_plain
+
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 #: No source has images near this; it bounds what a forged header can make us allocate.
@@ -170,17 +172,17 @@ def decode_image(data: bytes, where: str) -> NDArray[Any]:
     """
     if data[:8] == _PNG_MAGIC:
         check_png(data, where)
-        if data[24] == 16 or data[25] in (
-            2,
-            6,
-        ):  # bit depth, colour type: RGB and RGBA decode the same in both
+        plain = decode_plain(data, where)
+        if plain is not None:
+            return plain
+        if data[24] == 16 or data[25] in (2, 6):  # bit depth, colour type
             return _decode_opencv(data, where)
     else:
         check_jpeg(data, where)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            plain = image if image.mode in ("P", "L", "RGB", "RGBA", "1") else image.convert("RGB")
-            return np.array(plain, dtype=np.uint8)
+            pixels = image if image.mode in ("P", "L", "RGB", "RGBA", "1") else image.convert("RGB")
+            return np.array(pixels, dtype=np.uint8)
     except Exception as error:
         raise FormatError("Image cannot be decoded", where=where, found=error) from error
 

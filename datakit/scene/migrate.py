@@ -18,7 +18,10 @@ from .write import PARTIAL_SUFFIX, _sync
 
 #: version -> (next version, in-place edit of an open file). Add a row with every change of the contract.
 Migrations = Mapping[str, tuple[str, Callable[[h5py.File], None]]]
-MIGRATIONS: Migrations = {}
+MIGRATIONS: Migrations = {
+    # 2.0 added a layer's code_values, which no older file has.
+    "1.0": ("2.0", lambda file: None),
+}
 
 
 def migrate_scene(

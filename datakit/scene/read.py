@@ -403,16 +403,24 @@ class View:
                 expected=(shape, layer["dtype"]),
                 found=(sample.shape, sample.dtype),
             )
-        return _to_value(sample, layer)
+        try:
+            return _to_value(sample, layer, t)
+        except IndexError as error:
+            raise FormatError(
+                "Samples have codes without a value", where=where, found=error, mend="convert the scene again"
+            ) from error
 
 
 def _as_float(value: NDArray[Any] | None) -> NDArray[np.float32] | None:
     return None if value is None else value.astype(np.float32)
 
 
-def _to_value(sample: NDArray[Any], layer: Mapping[str, Any]) -> NDArray[Any]:
+def _to_value(sample: NDArray[Any], layer: Mapping[str, Any], t: int) -> NDArray[Any]:
     if layer["channels"]:
         sample = sample[..., list(layer["channels"])]
+    if "code_values" in layer:
+        row = layer["code_values_row"][t] if "code_values_row" in layer else 0
+        return np.take(layer["code_values"][row], sample)
     if layer["value_scale"]:
         # In float64, because 16-bit codes times a range lose up to a tenth of a step in float32.
         value = sample * np.asarray(layer["value_scale"]) + np.asarray(layer["value_offset"])

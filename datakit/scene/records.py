@@ -33,7 +33,8 @@ class LayerRecord:
     A layer is stored either as the source's own image bytes (`codec` "png" or "jpeg") or as a numeric array
     (`codec` "array"). In both cases value = sample[..., channels] * value_scale + value_offset, where an empty
     `channels` keeps all channels and an empty `value_scale` keeps the samples as they are. This is how a 16-bit
-    PNG of flow or normals passes through untouched and still reads back in pixels or unit vectors.
+    PNG of flow or normals passes through untouched and still reads back in pixels or unit vectors. Where values are
+    no linear function of the codes, or a code means unknown, `code_values` lists them: 16-bit depth stays 16-bit.
 
     Attributes:
         size: (W, H) of this layer's grid.
@@ -45,6 +46,9 @@ class LayerRecord:
         value_offset: Per value channel; () for none.
         intrinsics: (T, 3, 3) float64 of this layer's grid; None where it is the view's own grid.
         depth_kind: For z_depth: "rendered", "sensor", "mvs", "lidar" or "pseudo"; else None.
+        code_values: (S, 256 or 65536) float32, value of each code that a sample can be, NaN unknown, a row for each
+            way in which frames are coded; None where samples are values or `value_scale` makes them so.
+        code_values_row: (T,) int64, row of `code_values` of each frame; None where all have the first.
     """
 
     size: tuple[int, int]
@@ -56,6 +60,8 @@ class LayerRecord:
     value_offset: tuple[float, ...] = ()
     intrinsics: NDArray[np.float64] | None = None
     depth_kind: str | None = None
+    code_values: NDArray[np.float32] | None = None
+    code_values_row: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 #: Version of the contract. The part before the dot changes when old readers cannot read new scenes.
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
 
 RECORD_NAMES = ("scene", "view", "layer", "motion", "provenance", "clip", "query", "certificate")
 

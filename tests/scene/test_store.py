@@ -70,6 +70,68 @@ def test_affine_codes_read_back_as_values(tmp_path: Path) -> None:
     np.testing.assert_allclose(flow, want, atol=1e-6)
 
 
+def coded_stream(codes: np.ndarray, codec: str = "array", **change) -> SceneStream:
+    """Depth as 16-bit codes: millimetres, 0 unknown, and twice as much in the last frame."""
+    metres = (np.arange(1 << 16) / 1000).astype(np.float32)
+    metres[0] = np.nan
+    layer = LayerRecord(
+        (40, 30),
+        codec,
+        "uint16",
+        depth_kind="sensor",
+        code_values=np.stack([metres, 2 * metres]),
+        code_values_row=np.array([0, 0, 0, 1]),
+    )
+    stream = tiny_stream()
+    view = replace(stream.record.views["cam"], layers={"z_depth": replace(layer, **change)})
+    sample = codes if codec == "array" else encode_png(codes)
+    frames = (Frame("cam", t, {"z_depth": sample}) for t in range(4))
+    return SceneStream(replace(stream.record, views={"cam": view}), frames, [])
+
+
+@pytest.mark.parametrize("codec", ["array", "png"])
+def test_listed_codes_read_back_as_values(tmp_path: Path, codec: str) -> None:
+    codes = np.random.default_rng(0).integers(0, 1 << 16, (30, 40)).astype(np.uint16)
+    codes[0, :3] = 0, 1, 65535
+    write_scene(tmp_path / "s.h5", coded_stream(codes, codec))
+    want = np.where(codes == 0, np.nan, codes / 1000)
+    with open_scene(tmp_path / "s.h5") as scene:
+        for t, factor in ((0, 1), (2, 1), (3, 2)):
+            z = scene.views["cam"].z_depth(t)
+            assert z.dtype == np.float32
+            np.testing.assert_allclose(z, factor * want, rtol=1e-6)
+    assert validate_scene(tmp_path / "s.h5") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"code_values": np.ones((2, 256), np.float32)}, "code_values"),
+        ({"code_values": np.ones((0, 1 << 16), np.float32)}, "code_values"),
+        ({"code_values": None}, "code_values"),
+        ({"dtype": "float32"}, "code_values"),
+        ({"value_scale": (1.0,), "value_offset": (0.0,)}, "code_values"),
+        ({"code_values_row": np.array([0, 1, 2, 0])}, "code_values_row"),
+        ({"code_values_row": np.array([0, 1, -1, 0])}, "code_values_row"),
+        ({"code_values_row": np.array([0, 1])}, "code_values_row"),
+    ],
+)
+def test_codes_without_a_value_are_refused(tmp_path: Path, change: dict, field: str) -> None:
+    with pytest.raises(ConventionError) as error:
+        write_scene(tmp_path / "s.h5", coded_stream(np.ones((30, 40), np.uint16), **change))
+    assert error.value.where.endswith(f"z_depth].{field}")
+
+
+def test_codes_that_lost_their_values_are_told(tmp_path: Path) -> None:
+    write_scene(tmp_path / "s.h5", coded_stream(np.full((30, 40), 300, np.uint16)))
+    with h5py.File(tmp_path / "s.h5", "r+") as file:
+        layer = file["views/cam/layers/z_depth"]
+        del layer["code_values"]
+        layer["code_values"] = np.ones((2, 256), np.float32)
+    with open_scene(tmp_path / "s.h5") as scene, pytest.raises(FormatError, match="codes without a value"):
+        scene.views["cam"].z_depth(0)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -233,6 +295,16 @@ def test_other_versions_are_refused_and_migrate(tmp_path: Path) -> None:
         migrate_scene(path, {})
     assert migrate_scene(path, steps) is True
     assert migrate_scene(path, steps) is False
+    assert validate_scene(path) == []
+
+
+def test_a_scene_of_version_1_migrates(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "s.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema_version"] = "1.0"
+    with pytest.raises(ConventionError, match="another version"):
+        open_scene(path)
+    assert migrate_scene(path) is True
     assert validate_scene(path) == []
 
 

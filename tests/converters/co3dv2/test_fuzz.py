@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from converters.co3dv2 import Params
 from converters.co3dv2.annotations import parse_frame, parse_sequence
 from converters.co3dv2.camera import intrinsics_of, pose_of
-from converters.co3dv2.images import check_mask, decode_half, is_black, mask_bits, z_from_half
+from converters.co3dv2.images import check_mask, depth_codes, is_black, mask_bits
 from converters.co3dv2.jgz import Unpacked, array_items
 from converters.co3dv2.setlists import parse_list
+from converters.native.halves import z_of_code
 from datakit.errors import DatakitError
 from datakit.scene import encode_png
 from datakit.schema.rules import is_rigid
@@ -186,10 +187,10 @@ def test_set_list(data: bytes) -> None:
 @given(pngs(PNG) | damaged(PNG) | st.binary(max_size=100))
 def test_depth_png(data: bytes) -> None:
     try:
-        stored = decode_half(data, (4, 3), "x")
+        stored = depth_codes(data, (4, 3), "x")
     except DatakitError:
         return
-    z = z_from_half(stored, 1.5)
+    z = z_of_code(1.5)[stored]
     assert z.shape == (3, 4) and (np.isnan(z) | ((z > 0) & np.isfinite(z))).all()
 
 
@@ -209,7 +210,7 @@ def test_claimed_sizes_take_no_memory() -> None:
     huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
     tracemalloc.start()
     for call in (
-        lambda: decode_half(bytes(huge), (4, 3), "x"),
+        lambda: depth_codes(bytes(huge), (4, 3), "x"),
         lambda: parse_list(b"[" * 100_000, "x"),
         lambda: list(array_items([b"[" + b"{" * 100_000], "x")),
     ):

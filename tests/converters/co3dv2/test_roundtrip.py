@@ -12,6 +12,7 @@ import pytest
 
 import converters.co3dv2 as co3dv2
 from converters.co3dv2 import scene
+from converters.native import halves
 from datakit import geometry as g
 from datakit.certify import certify_scene
 from datakit.errors import ConventionError, UsageError
@@ -166,14 +167,13 @@ def _k(change: Callable[[np.ndarray], np.ndarray]) -> Patch:
 
 
 def _stored(change: Callable[[np.ndarray], np.ndarray]) -> Patch:
-    right = scene.decode_half
-    return lambda monkey: monkey.setattr(scene, "decode_half", lambda *a: change(right(*a)))
+    right = scene.depth_codes
+    return lambda monkey: monkey.setattr(scene, "depth_codes", lambda *a: change(right(*a)))
 
 
 def _as_integers(monkey: pytest.MonkeyPatch) -> None:
     """Take the codes of half floats for millimetres."""
-    wrong = lambda stored, scale: np.float32(scale / 1000) * stored.view(np.uint16).astype(np.float32)  # noqa: E731
-    monkey.setattr(scene, "z_from_half", wrong)
+    monkey.setattr(halves, "float_of_code", lambda: np.arange(1 << 16, dtype=np.float32) / 1000)
 
 
 def _last_frame(monkey: pytest.MonkeyPatch) -> None:

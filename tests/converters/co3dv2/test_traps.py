@@ -18,9 +18,10 @@ from PIL import Image
 import converters.co3dv2 as co3dv2
 from converters.co3dv2.annotations import Viewpoint, parse_frame, parse_sequence
 from converters.co3dv2.camera import intrinsics_of, pose_of
-from converters.co3dv2.images import decode_half, z_from_half
+from converters.co3dv2.images import depth_codes
 from converters.co3dv2.setlists import parse_list, split_of
 from converters.co3dv2.write import ODD_CODES, file_number, write_jgz
+from converters.native.halves import z_of_code
 from datakit.errors import ConventionError, FormatError, LayoutError, QualityError, UsageError
 from datakit.scene import encode_png, validate_scene, write_scene
 
@@ -320,7 +321,7 @@ def test_trap_codes_are_half_floats(tmp_path: Path) -> None:
 def test_trap_real_codes_of_the_issue() -> None:
     """co3d issue 25: codes 16490 and 22649 are 2.2 and 143, not millimetres."""
     data = encode_png(np.array([[16490, 22649]], np.uint16))
-    z = z_from_half(decode_half(data, (2, 1), "x"), 1.0)
+    z = z_of_code(1.0)[depth_codes(data, (2, 1), "x")]
     assert np.allclose(z, [[2.207, 143.125]], atol=0.001)
 
 

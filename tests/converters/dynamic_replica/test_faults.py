@@ -18,6 +18,7 @@ import datakit
 from converters import dynamic_replica as dr
 from converters.dynamic_replica import annotations, rasters, reading, trajectories
 from converters.dynamic_replica.write import FIRST_ID, VIEWS
+from converters.native import halves
 from datakit import geometry as g
 from datakit.certify import certify_scene
 from datakit.motion import Visibility
@@ -77,33 +78,36 @@ def _principal_point_mirrored(k: np.ndarray, view: Any, size: tuple[int, int]) -
     return out
 
 
-def _depth(edit: Callable[[bytes, tuple[int, int], float, str], np.ndarray]) -> Patch:
-    return lambda mp: mp.setattr(rasters, "z_depth", edit)
+def _depth(edit: Callable[[float, float], np.ndarray]) -> Patch:
+    return lambda mp: mp.setattr(halves, "z_of_code", edit)
 
 
-def _linear_depth(data: bytes, size: tuple[int, int], scale: float, where: str) -> np.ndarray:
-    bits = rasters.decode_image(data, where).astype(np.float32)
-    return np.where(bits == 0, np.nan, (bits - 14800) * np.float32(0.0014)).astype(np.float32)
+_Z = halves.z_of_code
+_FLOW = rasters.flow_codes
 
 
-_Z = rasters.z_depth
-_FLOW = rasters.flow
+def _linear_depth(scale: float, nearest: float = 0) -> np.ndarray:
+    codes = np.arange(1 << 16, dtype=np.float32)
+    return np.where(codes == 0, np.nan, (codes - 14800) * np.float32(0.0014)).astype(np.float32)
 
 
-def _unscaled_depth(data: bytes, size: tuple[int, int], scale: float, where: str) -> np.ndarray:
-    return _Z(data, size, 1.0, where)
+def _unscaled_depth(scale: float, nearest: float = 0) -> np.ndarray:
+    return _Z(1.0, nearest)
 
 
-def _inverse_depth(data: bytes, size: tuple[int, int], scale: float, where: str) -> np.ndarray:
-    return (1 / _Z(data, size, scale, where)).astype(np.float32)
+def _inverse_depth(scale: float, nearest: float = 0) -> np.ndarray:
+    return (1 / _Z(scale, nearest)).astype(np.float32)
 
 
-def _infinite_depth(data: bytes, size: tuple[int, int], scale: float, where: str) -> np.ndarray:
-    return rasters._float_of_code()[rasters._codes(data, size, where)] * np.float32(scale)
+def _infinite_depth(scale: float, nearest: float = 0) -> np.ndarray:
+    return halves.float_of_code() * np.float32(scale)
 
 
 def _flow(edit: Callable[[np.ndarray], np.ndarray]) -> Patch:
-    return lambda mp: mp.setattr(rasters, "flow", lambda *args: edit(_FLOW(*args)))
+    def patched(*args: Any) -> np.ndarray:
+        return np.ascontiguousarray(edit(_FLOW(*args).view(np.float16))).view(np.uint16)
+
+    return lambda mp: mp.setattr(rasters, "flow_codes", patched)
 
 
 def _eyes_swapped(mp: pytest.MonkeyPatch) -> None:

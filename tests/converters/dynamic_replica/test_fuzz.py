@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converters.dynamic_replica import annotations, rasters, trajectories
+from converters.native.halves import z_of_code
 from datakit.errors import DatakitError
 from datakit.scene import encode_png
 from datakit.schema.rules import is_rigid
@@ -140,7 +141,7 @@ MASK = encode_png(np.full((4, 6), 255, np.uint8))
 @given(pngs(DEPTH) | damaged(DEPTH), st.sampled_from([1.0, 2.0, 1e-30, 1e30]))
 def test_depth(data: bytes, scale: float) -> None:
     try:
-        z = rasters.z_depth(data, SIZE, scale, "x")
+        z = z_of_code(scale, rasters.NEAREST)[rasters.depth_codes(data, SIZE, "x")]
     except DatakitError:
         return
     assert z.shape == (4, 6) and (np.isnan(z) | ((z >= 1e-5) & np.isfinite(z))).all()
@@ -150,7 +151,7 @@ def test_depth(data: bytes, scale: float) -> None:
 @given(pngs(BOTH) | damaged(BOTH), st.none() | pngs(MASK))
 def test_flow(data: bytes, mask: bytes | None) -> None:
     try:
-        flow = rasters.flow(data, mask, SIZE, "x")
+        flow = rasters.flow_codes(data, mask, SIZE, "x").view(np.float16)
     except DatakitError:
         return
     assert flow.shape == (4, 6, 2) and (np.isnan(flow).all(axis=-1) | np.isfinite(flow).all(axis=-1)).all()

@@ -20,6 +20,7 @@ import datakit
 from converters import dynamic_replica as dr
 from converters.dynamic_replica import annotations, discover, rasters, trajectories
 from converters.dynamic_replica.write import break_depth
+from converters.native.halves import z_of_code
 from datakit.errors import ConventionError, FormatError, LayoutError
 from datakit.motion import MotionKind, Visibility
 from datakit.scene import encode_png
@@ -52,26 +53,29 @@ def test_paths_are_null_strings_or_objects(entry: Any) -> None:
 
 def test_depth_is_a_bit_pattern_with_every_code_for_unknown() -> None:
     bits = np.array([[0x0000, 0x8000, 0x7C00, 0x7E00, 0xBC00, 0x3C00, 0x4200, 0x0001]], np.uint16)
-    z = rasters.z_depth(encode_png(bits), (8, 1), 1.0, "x")
+    codes = rasters.depth_codes(encode_png(bits), (8, 1), "x")
+    z = z_of_code(1.0, rasters.NEAREST)[codes]
     # 1 and 3 metres; the smallest subnormal is below 1e-5.
     np.testing.assert_array_equal(z[0], [np.nan] * 5 + [1.0, 3.0, np.nan])
-    assert rasters.z_depth(encode_png(bits), (8, 1), 2.0, "x")[0, 6] == 6.0
+    assert z_of_code(2.0, rasters.NEAREST)[codes][0, 6] == 6.0
 
 
 def test_an_8_bit_depth_is_refused() -> None:
     with pytest.raises(FormatError, match="16-bit"):
-        rasters.z_depth(encode_png(np.zeros((2, 2), np.uint8)), (2, 2), 1.0, "x")
+        rasters.depth_codes(encode_png(np.zeros((2, 2), np.uint8)), (2, 2), "x")
     with pytest.raises(FormatError, match="size"):
-        rasters.z_depth(encode_png(np.zeros((2, 2), np.uint16)), (3, 2), 1.0, "x")
+        rasters.depth_codes(encode_png(np.zeros((2, 2), np.uint16)), (3, 2), "x")
 
 
 def test_flow_is_dx_beside_dy_and_masked() -> None:
     both = np.array([[1.5, -2.0, 0.25, -0.5]], np.float16).view(np.uint16)
     mask = encode_png(np.array([[255, 0]], np.uint8))
-    flow = rasters.flow(encode_png(both), mask, (2, 1), "x")
+    flow = rasters.flow_codes(encode_png(both), mask, (2, 1), "x").view(np.float16)
     np.testing.assert_array_equal(flow, [[[1.5, 0.25], [np.nan, np.nan]]])
     # Any value above zero is valid.
-    one = rasters.flow(encode_png(both), encode_png(np.array([[1, 1]], np.uint8)), (2, 1), "x")
+    one = rasters.flow_codes(encode_png(both), encode_png(np.array([[1, 1]], np.uint8)), (2, 1), "x").view(
+        np.float16
+    )
     np.testing.assert_array_equal(one, [[[1.5, 0.25], [-2.0, -0.5]]])
 
 

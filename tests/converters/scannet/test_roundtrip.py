@@ -184,8 +184,8 @@ def _calibration(change: Callable[[Any], dict[str, Any]]) -> Callable[[pytest.Mo
 
 
 def _multiplied(monkey: pytest.MonkeyPatch) -> None:
-    right = assemble.metres
-    monkey.setattr(assemble, "metres", lambda codes, per_code: right(codes, 1 / per_code))
+    right = assemble.z_of_code
+    monkey.setattr(assemble, "z_of_code", lambda per_code: right(1 / per_code))
 
 
 def _little_as_big(monkey: pytest.MonkeyPatch) -> None:
@@ -194,9 +194,11 @@ def _little_as_big(monkey: pytest.MonkeyPatch) -> None:
 
 
 def _signed(monkey: pytest.MonkeyPatch) -> None:
-    right = assemble.metres
+    right = assemble.z_of_code
     monkey.setattr(
-        assemble, "metres", lambda codes, per: np.where(codes > 4000, np.nan, right(codes, per)).astype("f4")
+        assemble,
+        "z_of_code",
+        lambda per: np.where(np.arange(1 << 16) > 4000, np.nan, right(per)).astype("f4"),
     )
 
 

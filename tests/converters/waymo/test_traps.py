@@ -483,11 +483,11 @@ def test_shapes_are_checked_against_their_values() -> None:
 def test_a_zlib_bomb_is_refused() -> None:
     import zlib
 
-    with pytest.raises(FormatError, match="larger"):
+    with pytest.raises(FormatError, match="wrong size"):
         v1._inflate(zlib.compress(b"\0" * (v1._MAX_VALUES * 10 + 1)), "x")
     with pytest.raises(FormatError, match="truncated"):
         v1._inflate(zlib.compress(b"\0" * 1000)[:-6], "x")
-    with pytest.raises(FormatError, match="zlib"):
+    with pytest.raises(FormatError, match="corrupt"):
         v1._inflate(b"no zlib at all", "x")
 
 
