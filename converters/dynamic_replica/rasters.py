@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,12 +58,12 @@ def flow_codes(data: bytes, mask: bytes | None, size: Size, where: str) -> NDArr
     return codes
 
 
-def instances(data: bytes, size: Size, where: str) -> NDArray[np.uint32]:
-    """Decode an instance map of any bit depth, (H, W)."""
+def instances(data: bytes, size: Size, where: str) -> NDArray[np.unsignedinteger[Any]]:
+    """Decode an instance map of any bit depth, (H, W) uint8 or uint16."""
     ids = decode_image(data, where)
     if ids.ndim != 2 or ids.shape[::-1] != size:
         raise _wrong_size(where, size, ids.shape)
-    return ids.astype(np.uint32)
+    return ids
 
 
 def _codes(data: bytes, size: Size, where: str) -> NDArray[np.uint16]:

@@ -225,7 +225,7 @@ def _view(clip: Clip, rows: list[Row], clock: dict[float, int]) -> ViewRecord:
         layers["z_depth"] = LayerRecord(
             size, "array", "uint16", depth_kind="rendered", code_values=values, code_values_row=which
         )
-    layers["instances"] = LayerRecord(size, "array", "uint32")
+    layers["instances"] = LayerRecord(size, "array", str(_id_dtype(clip)))
     for name in ("flow_forward", "flow_backward"):
         if any(clip.files.has(row, name) for row in rows):
             # One component that is infinite or no number voids the other: `flow_codes` sees to that.
@@ -267,11 +267,16 @@ def _depth(clip: Clip, row: Row, sources: list[SourceFile]) -> NDArray[np.uint16
     return rasters.depth_codes(data, row.size, place)
 
 
-def _instances(clip: Clip, row: Row, sources: list[SourceFile]) -> NDArray[np.uint32]:
+def _id_dtype(clip: Clip) -> np.dtype[Any]:
+    """16 bits, but where "unlabelled" is one more than they hold."""
+    return np.dtype(np.uint16 if clip.motion.instance_ids[-1] < 1 << 16 else np.uint32)
+
+
+def _instances(clip: Clip, row: Row, sources: list[SourceFile]) -> NDArray[Any]:
     """Read ids; what has no row in the motion record, or no map at all, is unlabelled."""
-    known = clip.motion.instance_ids
+    known = clip.motion.instance_ids.astype(_id_dtype(clip))
     if not clip.files.has(row, "instances"):
-        return np.full(row.size[::-1], known[-1], np.uint32)
+        return np.full(row.size[::-1], known[-1])
     data, place = clip.files.read(row, "instances", sources)
     # Maps have at most 16 bits; a table over all of them is several times faster than a search in the known ids.
     label = np.full(1 << 16, known[-1])
