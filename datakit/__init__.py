@@ -5,6 +5,9 @@
 'OUTSIDE'
 """
 
+from importlib import import_module
+from typing import Any
+
 from datakit.errors import (
     ConventionError,
     DatakitError,
@@ -36,3 +39,31 @@ __all__ = [
     "open_scene",
     "validate_scene",
 ]
+
+#: Rooms that are imported when they are first asked for.
+_ROOMS = (
+    "adapters",
+    "certify",
+    "convert",
+    "covisibility",
+    "d4rt",
+    "evaluate",
+    "export",
+    "infer",
+    "queries",
+    "shards",
+    "show",
+    "stream",
+    "train",
+    "worlds",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"datakit.{name}")
+    raise AttributeError(f"module 'datakit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})

@@ -20,6 +20,23 @@ def test_the_tables_are_importable_as_a_package():
 
 
 @pytest.mark.slow
+def test_rooms_are_there_without_being_imported_by_name(tmp_path):
+    """`datakit.stream(...)` is the function that `datakit.stream.stream` is, in a process that imports nothing else."""
+    script = (
+        "import sys, datakit\n"
+        "assert 'datakit.stream' not in sys.modules\n"
+        "assert not [room for room in datakit._ROOMS if room not in dir(datakit)]\n"
+        "try:\n    datakit.stream(sys.argv[1], batch_size=1)\n"
+        "except datakit.DatakitError as error:\n    assert 'manifest' in str(error), error\n"
+        "else:\n    raise SystemExit('no error')\n"
+        "assert datakit.queries.sample and not hasattr(datakit, 'nothing')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_built_wheel_carries_everything(tmp_path):
     # Built with the setuptools that is installed, for the network may be out of reach.
     source = tmp_path / "source"
