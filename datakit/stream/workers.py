@@ -159,10 +159,14 @@ class Pool:
         names = [
             f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}" for code in codes
         ]
+        killed = any(code < 0 for code in codes)
         return WorkerError(
             "A worker process died",
             found=", ".join(names) or "its pipe closed",
-            mend="SIGKILL is most often the system running out of memory: use fewer workers or less read-ahead",
+            mend="SIGKILL is most often the system running out of memory: use fewer workers or less read-ahead"
+            if killed
+            else 'its own words are above; a script\'s loop belongs below `if __name__ == "__main__":`, '
+            "for workers import the script anew",
         )
 
 

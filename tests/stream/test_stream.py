@@ -267,6 +267,15 @@ def test_shared_memory_is_gone_after_a_close_an_error_and_a_loss(shard_root: Pat
     assert segments() <= before
 
 
+def test_a_script_without_a_guard_is_told_of_it(shard_root: Path, tmp_path: Path) -> None:
+    script = tmp_path / "loop.py"
+    script.write_text(f"import datakit\nnext(datakit.stream({str(shard_root)!r}, batch_size=1, workers=1))\n")
+    run = subprocess.run(
+        [sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode and '`if __name__ == "__main__":`' in run.stderr.splitlines()[-1]
+
+
 def test_ctrl_c_leaves_nothing_behind(shard_root: Path, tmp_path: Path) -> None:
     run = subprocess.Popen(
         [
