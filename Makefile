@@ -62,7 +62,7 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint ## lint, types and all tests
-	$(BIN)/pytest -n auto -q tests
+	$(BIN)/pytest -n auto --dist worksteal -q tests
 	$(BIN)/pytest -q --doctest-modules datakit/geometry datakit/schema datakit/__init__.py
 
 format: $(STAMP) ## let ruff mend what it can
