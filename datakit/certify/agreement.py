@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from datakit import geometry as g
 
-from .certificate import Measure
+from .certificate import PASS, Measure
 from .draw import PairSample
 from .judge import Context, Residuals, quantile_measure, share_measure, worst_instance_measure
 from .knobs import Knob
@@ -18,6 +18,8 @@ from .raster import Float
 
 #: Pairs this close in time are where a point that was seen should mostly be seen again.
 _NEAR = (1, 2)
+#: Share of what disagrees that makes one frame the culprit, and how many times as often as others it must disagree.
+_MOST, _AS_OFTEN = 0.8, 5.0
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Agreement:
     in_front: int = 0
     near: list[bool] = field(default_factory=list)
     agreeing: list[int] = field(default_factory=list)
+    frames: list[tuple[tuple[str, int], tuple[str, int]]] = field(default_factory=list)
     residuals: list[Float] = field(default_factory=list)
     back_px: list[Float] = field(default_factory=list)
     motion_px: list[float] = field(default_factory=list)
@@ -50,6 +53,9 @@ class Agreement:
             # Nothing may stand before the surface that the target sees; behind it is occlusion.
             in_front = known & (residual < -tolerance)
             hidden = known & (residual > tolerance) & ~same
+        self.frames.append(
+            ((pair.source.view.name, pair.source.index), (pair.target.view.name, pair.target.index))
+        )
         self.near.append(is_near)
         self.compared.append(int(known.sum()))
         self.agreeing.append(int(agrees.sum()))
@@ -77,11 +83,29 @@ class Agreement:
         agreeing, compared = np.array(self.agreeing)[near].sum(), np.array(self.compared)[near].sum()
         return [
             share_measure(context, check, "overlap", self.inside["part"], self.inside["whole"]),
-            share_measure(context, check, "agreeing", int(agreeing), int(compared)),
-            share_measure(context, check, "in_front", self.in_front, sum(self.compared)),
+            self._blamed(share_measure(context, check, "agreeing", int(agreeing), int(compared))),
+            self._blamed(share_measure(context, check, "in_front", self.in_front, sum(self.compared))),
             quantile_measure(context, check, "relative_z", np.concatenate(self.residuals)),
             quantile_measure(context, check, "forward_backward", np.concatenate(self.back_px)),
         ]
+
+    def _blamed(self, measure: Measure) -> Measure:
+        """Name the one frame whose pairs hold nearly all that disagrees, where a measure is beyond its limit."""
+        compared = np.array(self.compared, dtype=np.float64)
+        apart = compared - self.agreeing
+        if measure.verdict == PASS or not measure.reason or not apart.any():
+            return measure
+        for frame in sorted({frame for both in self.frames for frame in both}):
+            mine = np.array([frame in both for both in self.frames])
+            if not compared[~mine].any() or mine.sum() < 2:
+                continue
+            rate, other_rate = (apart[m].sum() / max(compared[m].sum(), 1.0) for m in (mine, ~mine))
+            if apart[mine].sum() >= _MOST * apart.sum() and rate >= _AS_OFTEN * other_rate:
+                view, index = frame
+                share = apart[mine].sum() / apart.sum()
+                told = f"{share:.0%} of what disagrees is in pairs with frame {index} of {view}"
+                return replace(measure, reason=f"{measure.reason}; {told}")
+        return measure
 
     def worst_instance(self, context: Context, check: str, names: Sequence[str]) -> Measure:
         """Judge the instance with the largest median residual between frames close in time."""

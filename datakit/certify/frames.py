@@ -14,7 +14,7 @@ from datakit.motion.carry import instance_rows
 from datakit.scene import Scene, View
 from datakit.scene.records import MotionRecord
 
-from .raster import Float, photometric_image, smoothed
+from .raster import Float, band, smoothed
 from .shutter import Shutter, shutter_of
 
 
@@ -32,6 +32,7 @@ class FrameData:
         self._smoothing_px = smoothing_px
         self._rows: NDArray[np.int64] | None = None
         self._poses: dict[float, Float] = {}
+        self._contrast: dict[int, tuple[NDArray[np.float32], float]] = {}
 
     @cached_property
     def z_depth(self) -> NDArray[np.float32]:
@@ -59,10 +60,11 @@ class FrameData:
         """(H, W) mean of the colours, 0..255, on the colour grid."""
         return self.view.rgb(self.index).mean(axis=2, dtype=np.float32)
 
-    @cached_property
-    def contrast(self) -> NDArray[np.float32]:
-        """(H, W) on the colour grid, see `photometric_image`."""
-        return photometric_image(self.grey)
+    def contrast(self, octave: int) -> tuple[NDArray[np.float32], float]:
+        """Return (H, W) on the colour grid and its spread in grey levels, see `band`."""
+        if octave not in self._contrast:
+            self._contrast[octave] = band(self.grey, octave)
+        return self._contrast[octave]
 
     @cached_property
     def instances(self) -> NDArray[np.uint32] | None:

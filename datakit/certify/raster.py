@@ -117,18 +117,27 @@ def smoothed(raster: NDArray[Any], sigma: float) -> Float:
     return np.where(known & one_surface, total / np.maximum(weight, 1e-9), np.nan)
 
 
-def photometric_image(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+def band(grey: NDArray[np.float32], octave: int = 0) -> tuple[NDArray[np.float32], float]:
     """Turn a grey image into one of local contrast, so that exposure and slow shading do not count.
 
     Args:
         grey: (H, W), 0..255.
+        octave: Each doubles the size of what is left of the image.
 
     Returns:
-        (H, W): a band of the image around 1.5 px, in units of its own spread. The filter is narrow, so
-        that what lies beyond the border of a surface does not leak into it.
+        (H, W): a band of the image around 1.5 px, twice that with each octave, in units of its own spread; and this
+        spread, grey levels. The filter is narrow, so that what lies beyond the border of a surface leaks into it by
+        `band_reach` only.
     """
-    band = cv2.GaussianBlur(grey, (0, 0), 1.0) - cv2.GaussianBlur(grey, (0, 0), 2.0)
-    return np.asarray(band / (band.std() + 0.1), dtype=np.float32)
+    inner, outer = (cv2.GaussianBlur(grey, (0, 0), 2.0 ** (octave + k)) for k in (0, 1))
+    part = inner - outer
+    spread = float(part.std()) + 0.1
+    return np.asarray(part / spread, dtype=np.float32), spread
+
+
+def band_reach(octave: int) -> float:
+    """Give how far from a border its far side still counts in `band`, px."""
+    return 3.0 * 2.0**octave
 
 
 def away_from_steps(inverse_depth: Float, step: float, reach: int) -> Mask:

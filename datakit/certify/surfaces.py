@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from .certificate import CheckResult, make_check
+from .certificate import CheckResult, Measure, make_check
 from .draw import smooth_pixels
 from .frames import FrameData
 from .judge import Context, Residuals, quantile_measure, share_measure
@@ -24,6 +25,7 @@ class DepthValid:
 
     def __init__(self) -> None:
         self._pixels = self._known = self._bad = self._empty = self._frames = 0
+        self._empty_names: list[str] = []
 
     def see_frame(self, context: Context, frame: FrameData, number: int) -> None:
         """Count one frame's pixels."""
@@ -36,7 +38,9 @@ class DepthValid:
         self._pixels += z.size
         self._known += int(good.sum())
         self._bad += int((told & ~good).sum())
-        self._empty += int(not good.any())
+        if not good.any():
+            self._empty += 1
+            self._empty_names.append(f"{frame.index} of {frame.view.name}")
 
     def finish(self, context: Context) -> CheckResult:
         """Judge all frames."""
@@ -47,9 +51,17 @@ class DepthValid:
             [
                 share_measure(context, self.name, "known_share", self._known, self._pixels, needed=1),
                 share_measure(context, self.name, "bad_share", self._bad, self._pixels, needed=1),
-                share_measure(context, self.name, "empty_frames", self._empty, self._frames, needed=1),
+                self._emptiness(context),
             ],
         )
+
+    def _emptiness(self, context: Context) -> Measure:
+        measure = share_measure(context, self.name, "empty_frames", self._empty, self._frames, needed=1)
+        if not measure.reason:
+            return measure
+        names = ", ".join(self._empty_names[:3]) + (" ..." if self._empty > 3 else "")
+        told = f"{self._empty} of {self._frames} frames looked at know no depth at all: {names}"
+        return replace(measure, reason=told)
 
 
 class Normals:

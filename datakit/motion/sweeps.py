@@ -31,6 +31,9 @@ Float = NDArray[np.float64]
 REACH = 0.25
 #: Frames whose points are kept between targets: five views, and as many frames as are within reach.
 _KEPT = 48
+#: Where a point is seen depends on the line's time, and that on where it is seen. A thing 5 m beside a camera of 10 m/s
+#: passes a tenth as fast as Waymo's readout goes, and each step leaves as large a part of the way.
+_SHUTTER_STEPS = 3
 
 
 class Sweeps:
@@ -111,17 +114,33 @@ def along_rays(view: View, t: int, uv_px: Float, rays_cam: Float, z: Float) -> F
 
     With a rolling shutter each ray leaves from where the camera was when its row or column was exposed.
     """
-    pose = view.world_from_cam[t]
-    times, axis = view.record.get("shutter_times"), view.record["shutter_axis"]
-    if axis == "global" or times is None or view.pose_is_known.sum() < 2:
+    pose, lines = view.world_from_cam[t], _lines(view, t)
+    if lines is None:
         return transform_points(pose, rays_cam * z[:, None])
-    line = np.asarray(times)[t]
-    poses = _poses_at(view, line)
-    at = np.clip(np.floor(uv_px[:, 0 if axis == "column" else 1]).astype(np.int64), 0, len(line) - 1)
+    axis, poses = lines
+    at = _line_of(uv_px[:, axis], len(poses))
     rays = np.einsum("nij,nj->ni", poses[at, :3, :3], rays_cam)
     start, ahead = poses[at, :3, 3] - pose[:3, 3], pose[:3, 2]
     way = (z - start @ ahead) / (rays @ ahead)
     return poses[at, :3, 3] + way[:, None] * rays
+
+
+def _lines(view: View, t: int) -> tuple[int, Float] | None:
+    """Tell where a rolling shutter had the camera at each line.
+
+    Returns:
+        0 where columns are read out one by one, 1 where rows are; world_from_cam (S, 4, 4) at each of them. None
+        where all pixels are exposed at once, or nothing says when or where.
+    """
+    times, axis = view.record.get("shutter_times"), view.record["shutter_axis"]
+    if axis == "global" or times is None or view.pose_is_known.sum() < 2:
+        return None
+    return 0 if axis == "column" else 1, _poses_at(view, np.asarray(times)[t])
+
+
+def _line_of(along_px: Float, count: int) -> NDArray[np.int64]:
+    """Give the line (N,) that positions along the axis of the readout are on; beyond an end, the last one there."""
+    return np.clip(np.nan_to_num(np.floor(along_px)), 0, count - 1).astype(np.int64)
 
 
 def _poses_at(view: View, times: Float) -> Float:
@@ -145,7 +164,8 @@ def _draw(
     ids: NDArray[np.uint32],
 ) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
     points_cam = transform_points(invert_rigid(view.world_from_cam[t]), points_world)
-    uv, z = project_into(view, t, points_cam)
+    # Evidence and what is judged by it are seen from the one pose; both are known to half a pixel only.
+    uv, z = project_at_once(view, t, points_cam)
     uv = homography_points(view.depth_intrinsics[t] @ np.linalg.inv(view.intrinsics[t]), uv)
     width, height = view.depth_size
     with np.errstate(invalid="ignore"):
@@ -159,13 +179,33 @@ def _draw(
 
 
 def project_into(view: View, t: int, points_cam: Float) -> tuple[Float, Float]:
-    """Project points (N, 3) of a frame's camera through its lens.
+    """Project points (N, 3) of a frame's camera to where the picture shows them: each line sees at its own time.
+
+    Returns:
+        uv (N, 2) px of the colour grid, infinite outside the lens, NaN behind the camera; z (N,) in the frame's own
+        pose, as depth is stored.
+    """
+    uv, z = project_at_once(view, t, points_cam)
+    lines = _lines(view, t)
+    if lines is None:
+        return uv, z
+    axis, poses = lines
+    line_from_own = invert_rigid(poses) @ view.world_from_cam[t]
+    for _ in range(_SHUTTER_STEPS):
+        move = line_from_own[_line_of(uv[:, axis], len(poses))]
+        seen_cam = np.einsum("nij,nj->ni", move[:, :3, :3], points_cam) + move[:, :3, 3]
+        uv, _ = project_at_once(view, t, seen_cam)
+    return uv, z
+
+
+def project_at_once(view: View, t: int, points_cam: Float) -> tuple[Float, Float]:
+    """Project points (N, 3) of a frame's camera through its lens as if all lines were exposed at the frame's pose.
 
     A lens model is fitted inside the picture; far outside, its polynomial turns round and would put points back into
     it. Points further from the axis than a picture's corner, and a tenth, are put outside.
 
     Returns:
-        uv (N, 2) px of the colour grid, infinite outside the lens; z (N,).
+        uv (N, 2) px of the colour grid, infinite outside the lens, NaN behind the camera; z (N,).
     """
     model, distortion = view.record["camera_model"], view.record["distortion"]
     uv, z = project_distorted(points_cam, view.intrinsics[t], model, distortion)
@@ -178,4 +218,4 @@ def project_into(view: View, t: int, points_cam: Float) -> tuple[Float, Float]:
     return uv, z
 
 
-__all__ = ["REACH", "Sweeps", "along_rays", "project_into"]
+__all__ = ["REACH", "Sweeps", "along_rays", "project_at_once", "project_into"]

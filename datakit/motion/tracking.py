@@ -18,7 +18,7 @@ from datakit.scene.read import Scene, View
 from .carry import carry_points, instance_rows
 from .kinds import Reason, Tracks, Visibility
 from .sampling import is_one_surface, quad_at, sample_vectors, sample_z
-from .sweeps import Sweeps, along_rays, project_into
+from .sweeps import Sweeps, along_rays, project_at_once, project_into
 from .visibility import SPARSE, depth_test
 
 Float = NDArray[np.float64]
@@ -222,10 +222,12 @@ def _look(
     reason[:] = Reason.TARGET_NO_DEPTH
     z_maps, ids_maps = _depth_maps(view, t)
     if z_maps is not None and view.depth_kind is not None:
+        at = uv
         if sweeps is not None and ids_maps is not None:
             z_map, ids_map = sweeps.onto(view, t)
             z_maps, ids_maps = z_map[None], ids_map[None]
-        quad = quad_at(_on_layer(view, "z_depth", uv, t), view.depth_size)
+            at, _ = project_at_once(view, t, points_cam)
+        quad = quad_at(_on_layer(view, "z_depth", at, t), view.depth_size)
         state, reason = depth_test(quad, z, instance, z_maps, ids_maps, view.depth_kind)
     is_outside = ~((uv >= 0) & (uv <= view.size)).all(axis=-1)
     state[is_outside], reason[is_outside] = Visibility.OUTSIDE, Reason.OUT_OF_IMAGE

@@ -11,6 +11,8 @@ import pytest
 import datakit
 from converters import waymo
 from converters.waymo import lidar, v1, v2
+from datakit import geometry as g
+from datakit.motion import sweeps
 from datakit.scene import write_scene
 
 
@@ -104,3 +106,26 @@ def test_depth_is_the_official_depth_at_the_shipped_pixels(
             # At 10 m/s the camera moves by 0.23 m from the middle of its readout to the end.
             gap = np.abs(z - nearest)[both]
             assert np.median(gap) < 0.15 and np.quantile(gap, 0.99) < 0.45, name
+
+
+@pytest.mark.slow
+def test_points_are_projected_where_the_official_rolling_shutter_sees_them(
+    folder: Path, official: Any, tmp_path: Path
+) -> None:
+    (ref,) = [r for r in waymo.scenes(folder, waymo.Params()) if r.location["form"] == "v1"]
+    write_scene(tmp_path / "s.h5", waymo.read(folder, ref, waymo.Params()))
+    points = np.concatenate([official[f"f0_points_ri1_laser{laser}"] for laser in range(1, 6)])
+    gaps, plain = [], []
+    with datakit.open_scene(tmp_path / "s.h5") as scene:
+        pose = official["f0_pose"].reshape(4, 4).copy()
+        pose[:3, 3] -= np.asarray(scene.metadata["origin_global"])
+        world = g.transform_points(pose, points)
+        for number, name in enumerate(("front", "front_left", "front_right", "side_left", "side_right"), 1):
+            view, truth = scene.views[name], official[f"f0_uvdepthok_rolling_cam{number}"]
+            cam = g.transform_points(g.invert_rigid(view.world_from_cam[0]), world)
+            inside = (truth[:, 3] > 0) & ((truth[:, :2] >= 0) & (truth[:, :2] <= view.size)).all(axis=1)
+            for project, into in ((sweeps.project_into, gaps), (sweeps.project_at_once, plain)):
+                into.append(np.linalg.norm(project(view, 0, cam)[0] - truth[:, :2], axis=1)[inside])
+    assert min(map(len, gaps)) > 5000
+    assert np.quantile(np.concatenate(gaps), 0.99) < 0.2 and np.concatenate(gaps).max() < 0.6
+    assert np.median(np.concatenate(plain)) > 1.0
