@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from converters.blendedmvs.photos import check_photo
 from converters.blendedmvs.scene import static_motion
-from converters.native.files import inside, read_source
+from converters.native.files import has_file, inside, read_source
 from converters.native.halves import NO_NUMBER, z_of_code, z_of_frames
 from datakit.convert.api import SceneRef
 from datakit.errors import ConventionError, FormatError, LayoutError, QualityError
@@ -60,7 +60,7 @@ class Source:
 
     def has(self, path: str | None) -> bool:
         """Tell whether a file that an annotation names is there."""
-        return path is not None and inside(self.root, self.base / path).is_file()
+        return path is not None and has_file(self.root, self.base / path)
 
 
 def read(root: Path, ref: SceneRef, params: Params) -> SceneStream:
@@ -160,7 +160,7 @@ def is_redacted(source: Source, note: FrameNote) -> bool:
     Only images whose files are too small for a photo are decoded for it.
     """
     path = inside(source.root, source.base / note.image)
-    if not path.is_file():
+    if not has_file(source.root, source.base / note.image):
         raise LayoutError(
             "A photo is missing.",
             where=path,

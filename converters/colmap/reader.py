@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import identifier, inside, read_source
+from converters.native.files import has_file, identifier, read_source
 from datakit import geometry as g
 from datakit.convert.api import SceneRef
 from datakit.errors import ConventionError, FormatError, LayoutError
@@ -111,8 +111,7 @@ def natural(name: str) -> tuple[Any, ...]:
 
 def _depth_kind(root: Path, workspace: Path, model: ColmapModel, seen: Sequence[Seen], params: Params) -> str:
     has_maps = any(
-        inside(root, depth_map_path(workspace, image.name, params.depth_maps)).is_file()
-        for image in model.images
+        has_file(root, depth_map_path(workspace, image.name, params.depth_maps)) for image in model.images
     )
     if params.depth == "dense" and not has_maps:
         raise LayoutError(
@@ -148,7 +147,7 @@ def _shots(
         if picture.size != camera.size:
             lens = _resized(lens, picture, params, str(root / path), camera.size)
         depth_map = depth_map_path(workspace, image.name, params.depth_maps)
-        has_map = depth == "dense" and inside(root, depth_map).is_file()
+        has_map = depth == "dense" and has_file(root, depth_map)
         if has_map and lens.source is not None:
             raise ConventionError(
                 "Dense depth maps of images that are still distorted.",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import inside, read_source
+from converters.native.files import has_file, inside, read_source
 from converters.native.halves import NO_NUMBER, float_of_code, z_of_code, z_of_frames
 from converters.native.png import RGBA, PngKind, check_png_kind
 from datakit.convert.api import SceneRef
@@ -47,7 +47,7 @@ class Files:
     def has(self, row: Row, name: str) -> bool:
         """Tell whether a row's file is named and there."""
         path = row.paths.get(name)
-        return path is not None and inside(self.root, self.folder / path).is_file()
+        return path is not None and has_file(self.root, self.folder / path)
 
     def read(self, row: Row, name: str, sources: list[SourceFile]) -> tuple[bytes, str]:
         """Read a file of a row; returns its bytes and its place for errors."""

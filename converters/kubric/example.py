@@ -117,9 +117,18 @@ def _varint(data: memoryview, at: int, where: str) -> tuple[int, int]:
     raise FormatError("Not a tf.train.Example: an integer does not end.", where=where)
 
 
-def decode_floats(feature: Feature) -> NDArray[np.float32]:
-    """Decode a float list, (N,) float32."""
-    return np.frombuffer(b"".join(feature.chunks), dtype="<f4").astype(np.float32)
+def decode_floats(feature: Feature, where: str) -> NDArray[np.float32]:
+    """Decode a float list, (N,) float32.
+
+    Raises:
+        FormatError: Its last number is cut off.
+    """
+    data = b"".join(feature.chunks)
+    if len(data) % 4:
+        raise FormatError(
+            "A float list is cut off.", where=where, expected="whole floats", found=f"{len(data)} bytes"
+        )
+    return np.frombuffer(data, dtype="<f4").astype(np.float32)
 
 
 def decode_ints(feature: Feature, dtype: type[np.integer], where: str) -> NDArray[np.integer]:

@@ -166,7 +166,7 @@ def _instance_names(record: MoviRecord, config: Config, num: int) -> list[str]:
     elif record.has("instances/shape_label"):
         labels = config.labels.get("instances/shape_label", ())
         names = [
-            labels[i] if i < len(labels) else f"shape {i}"
+            labels[i] if 0 <= i < len(labels) else f"shape {i}"
             for i in record.ints("instances/shape_label", (-1,))
         ]
     else:
@@ -251,7 +251,7 @@ def _metadata(clip: _Clip) -> dict[str, Any]:
         "form": "tfds",
         "dataset": clip.config.name,
         "config": clip.config.config,
-        "video_name": record.texts("metadata/video_name")[0],
+        "video_name": record.text("metadata/video_name"),
         "frame_rate_note": "TFDS records hold no frame rate; times follow the parameter frame_rate",
         "aux_sampling": clip.sampling.as_metadata(),
         "depth_range": list(clip.depth_range),
@@ -261,7 +261,7 @@ def _metadata(clip: _Clip) -> dict[str, Any]:
     if clip.depth_is_spoiled:
         out["depth_note"] = "z_depth left out: an empty background (1e10 m) spoiled the 16-bit depth range"
     if record.has("background"):
-        out["background"] = record.texts("background")[0]
+        out["background"] = record.text("background")
     if record.has("background_color"):
         out["background_color"] = record.floats("background_color", (3,)).tolist()
     if record.has("metadata/motion_blur"):

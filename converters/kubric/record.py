@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ class MoviRecord:
 
     def floats(self, key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Read a float list of a known shape, one axis of which may be -1; errors as `numbers`."""
-        flat = decode_floats(self._feature(key, "floats"))
+        flat = decode_floats(self._feature(key, "floats"), self.place(key))
         full = self._resolve(key, flat.size, shape)
         return numbers(flat.reshape(full), full, self.place(key))
 
@@ -71,6 +72,12 @@ class MoviRecord:
             bytes(chunk).decode("utf-8", errors="replace") for chunk in self._feature(key, "bytes").chunks
         ]
 
+    def text(self, key: str) -> str:
+        """Read the only or first value of a bytes list."""
+        if not self._feature(key, "bytes").chunks:
+            raise FormatError("A feature has no value.", where=self.place(key), expected="a text")
+        return self.texts(key)[0]
+
     def images(self, key: str, num_frames: int) -> list[memoryview]:
         """Read one encoded image per frame.
 
@@ -88,10 +95,10 @@ class MoviRecord:
         return chunks
 
     def _resolve(self, key: str, size: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        known = int(np.prod([n for n in shape if n >= 0]))
+        known = math.prod(n for n in shape if n >= 0)
         free = size // known if known and size % known == 0 else 0
         full = tuple(free if n < 0 else n for n in shape)
-        if int(np.prod(full)) != size:
+        if math.prod(full) != size:
             raise FormatError(
                 "A feature has the wrong number of values.",
                 where=self.place(key),

@@ -18,6 +18,8 @@ from .metadata import parse_json
 from .params import Params
 
 INFO, FEATURES = "dataset_info.json", "features.json"
+#: Characters of the longest name of a file (NAME_MAX of Linux), or of a feature, that is believed.
+_MAX_NAME = 255
 _DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
@@ -57,7 +59,7 @@ class Config:
         video = self.declared.get("video", {})
         try:
             return int(video["video"]["shape"]["dimensions"][0])
-        except (KeyError, IndexError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             return None
 
 
@@ -81,7 +83,7 @@ def read_config(root: Path, relative: Path, sources: list[SourceFile]) -> Config
     info = parse_json(read_source(root, relative / INFO, sources), info_where)
     features_where = root / relative / FEATURES
     features = parse_json(read_source(root, relative / FEATURES, sources), features_where)
-    name = str(field(info, "name", info_where))
+    name = _name(field(info, "name", info_where), info_where)
     return Config(
         relative=relative,
         name=name,
@@ -94,20 +96,38 @@ def read_config(root: Path, relative: Path, sources: list[SourceFile]) -> Config
 
 def _shards(root: Path, relative: Path, info: dict[str, Any], name: str) -> Iterator[Shard]:
     where = f"{root / relative / INFO}: splits"
-    for split in field(info, "splits", where):
-        split_name = str(field(split, "name", where))
+    file_format = _name(info.get("fileFormat") or "tfrecord", where)
+    for split in _list(field(info, "splits", where), where):
+        split_name = _name(field(split, "name", where), where)
         try:
             lengths = [int(n) for n in field(split, "shardLengths", where)]
-        except (TypeError, ValueError) as err:
+        except (TypeError, ValueError, OverflowError) as err:
             raise FormatError(
                 "Shard lengths are not integers.", where=f"{where}.{split_name}", found=err
             ) from err
-        template = split.get("filepathTemplate") or _DEFAULT_TEMPLATE
+        template = _name(split.get("filepathTemplate") or _DEFAULT_TEMPLATE, where)
         for index, num in enumerate(lengths):
-            file = _expand(
-                template, name, split_name, info.get("fileFormat") or "tfrecord", index, len(lengths)
-            )
+            file = _expand(template, name, split_name, file_format, index, len(lengths))
+            _name(file, where)
             yield Shard(split_name, index, inside(root, relative / file), num)
+
+
+def _name(value: Any, where: Path | str) -> str:
+    """Check a name, or what names are made of: NULs and lone surrogates are in none, and none is longer."""
+    if not isinstance(value, str) or len(value) > _MAX_NAME or not value.isprintable():
+        raise FormatError(
+            "Not a name.",
+            where=where,
+            expected=f"at most {_MAX_NAME} printable characters",
+            found=repr(value)[:80],
+        )
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise FormatError("Not a list.", where=where, found=type(value).__name__)
+    return value
 
 
 def _expand(template: str, name: str, split: str, file_format: str, index: int, total: int) -> str:
@@ -126,13 +146,18 @@ def _expand(template: str, name: str, split: str, file_format: str, index: int, 
 
 def _flatten(node: dict[str, Any], prefix: str, where: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Walk features.json to the keys that a record has; TFDS joins nested names with "/"."""
-    inner = node.get("sequence", {}).get("feature") if isinstance(node, dict) else None
+    _name(prefix, where)
+    sequence = node.get("sequence") if isinstance(node, dict) else None
+    inner = sequence.get("feature") if isinstance(sequence, dict) else None
     if isinstance(inner, dict) and "featuresDict" in inner:
         node = inner
     if not isinstance(node, dict) or "featuresDict" not in node:
         yield prefix, node
         return
-    for name, child in field(node["featuresDict"], "features", where).items():
+    children = field(node["featuresDict"], "features", where)
+    if not isinstance(children, dict):
+        raise FormatError("Not an object.", where=f"{where}: features", found=type(children).__name__)
+    for name, child in children.items():
         yield from _flatten(child, f"{prefix}/{name}" if prefix else name, where)
 
 

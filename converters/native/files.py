@@ -44,10 +44,26 @@ def inside(root: Path, relative: str | Path) -> Path:
             "A path leaves the dataset's root.",
             where=path,
             expected=f"a file below {root}",
-            found=path.resolve(),
+            found=_resolved(path),
             mend="Copy the file into the tree, or start from a root that holds it.",
         )
     return path
+
+
+def has_file(root: Path, relative: str | Path) -> bool:
+    """Tell whether a file is there; a name that no file can have is of none.
+
+    Raises:
+        LayoutError: As `inside`.
+    """
+    return os.path.isfile(inside(root, relative))  # Path.is_file raises for a name that is too long
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError):  # a NUL, or what is no Unicode
+        return path
 
 
 def _has_link(root: Path, relative: Path) -> bool:
@@ -68,12 +84,12 @@ def read_source(root: Path, relative: str | Path, sources: list[SourceFile]) -> 
     path = inside(root, relative)
     try:
         data = path.read_bytes()
-    except OSError as err:
+    except (OSError, ValueError) as err:  # a NUL, or what is no Unicode, is in no name
         raise LayoutError(
             "A file of the clip cannot be read.",
             where=path,
             expected="a readable file",
-            found=err.strerror or err,
+            found=getattr(err, "strerror", None) or err,
         ) from err
     sources.append(SourceFile(Path(relative).as_posix(), len(data), hashlib.sha256(data).hexdigest()))
     return data

@@ -29,7 +29,6 @@ from .texts import parse_matrix, parse_pairs, read_text, scan_metadata
 _DEPTH_SHIFT = 1000.0
 _DEPTH_PNG = PngKind(16, (GREY,))
 #: See `sens`: deflate cannot expand by more.
-_MAX_EXPANSION = 1032
 _FOLDERS = ("color", "depth", "pose")
 _IN_FOLDER = {
     part: re.compile(rf"(\d+)\.({ext})")
@@ -257,8 +256,6 @@ def _depth_codes(data: bytes, size: Size, where: str) -> NDArray[np.uint16]:
             )
         return np.frombuffer(data, ">u2", offset=start).reshape(size[::-1]).astype(np.uint16)
     check_png_kind(data, _DEPTH_PNG, size, where)
-    if 2 * size[0] * size[1] > _MAX_EXPANSION * len(data):
-        raise FormatError("A PNG is too short for its size.", where=where, expected=size, found=len(data))
     return np.asarray(decode_image(data, where))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from .segment import (
 _NUMBER_OF_CAMERA = {name.upper(): number for number, name in CAMERAS.items()}
 #: The largest range image of the release (TOP: 64 x 2650 x 6 values); ten times that is no range image.
 _MAX_VALUES = 64 * 2650 * 6 * 10
+#: Pixels; no camera has a longer focal length, or a principal point as far away.
+_FAR = 1e6
 #: Bytes before a record's payload: its length and the length's CRC.
 _RECORD_HEAD = 12
 
@@ -43,11 +45,21 @@ def calibration(frame: Any, where: str) -> Calibration:
     if not context.name:
         raise FormatError("A frame has no context.", where=f"{where}: context.name", expected="a name")
     return Calibration(
-        name=context.name,
+        name=_text(context.name, f"{where}: context.name"),
         cameras={c.name: _camera(c, where) for c in context.camera_calibrations if c.name in CAMERAS},
         lasers={c.name: _laser(c, where) for c in context.laser_calibrations},
-        stats={key: getattr(context.stats, key) for key in ("time_of_day", "location", "weather")},
+        stats={
+            key: _text(getattr(context.stats, key), f"{where}: stats.{key}")
+            for key in ("time_of_day", "location", "weather")
+        },
     )
+
+
+def _text(value: str | bytes, where: str) -> str:
+    # The runtime gives the bytes of what is no UTF-8.
+    if isinstance(value, bytes):
+        raise FormatError("Not a text.", where=where, expected="UTF-8", found=value[:40])
+    return value
 
 
 def _camera(message: Any, where: str) -> CameraCalibration:
@@ -55,7 +67,7 @@ def _camera(message: Any, where: str) -> CameraCalibration:
     values = finite(message.intrinsic, 9, f"{place}.intrinsic")
     return CameraCalibration(
         size=camera_size(message.width, message.height, place),
-        intrinsics=intrinsics(*values[:4]),
+        intrinsics=camera_matrix(values[:4], place),
         distortion=tuple(float(v) for v in values[4:]),
         vehicle_from_camera=transform(message.extrinsic, f"{place}.extrinsic"),
         shutter_direction=message.rolling_shutter_direction,
@@ -77,12 +89,26 @@ def camera_size(width: int, height: int, where: str) -> tuple[int, int]:
 
 def _laser(message: Any, where: str) -> LaserCalibration:
     place = f"{where}: laser_calibrations[{message.name}]"
-    beams = np.array(message.beam_inclinations, dtype=np.float64)
+    span = angles([message.beam_inclination_min, message.beam_inclination_max], f"{place}.beam_inclination")
+    beams = angles(message.beam_inclinations, f"{place}.beam_inclinations")
     return LaserCalibration(
         vehicle_from_lidar=transform(message.extrinsic, f"{place}.extrinsic"),
-        inclinations=finite(beams, len(beams), f"{place}.beam_inclinations") if len(beams) else None,
-        span=(message.beam_inclination_min, message.beam_inclination_max),
+        inclinations=beams if len(beams) else None,
+        span=(float(span[0]), float(span[1])),
     )
+
+
+def angles(values: Any, where: str) -> Float:
+    """Check a list of angles in rad.
+
+    Raises:
+        FormatError: No list of numbers.
+        ConventionError: A value is no angle.
+    """
+    array = numbers(values, where).ravel()
+    if not (np.abs(array) <= np.pi).all():
+        raise ConventionError("A value is no angle.", where=where, expected="-pi to pi", found=array)
+    return array
 
 
 def head(frame: Any, where: str) -> FrameHead:
@@ -113,7 +139,7 @@ def _labelled(message: Any, where: str) -> Labelled:
     ]
     synced = message.camera_synced_box if message.HasField("camera_synced_box") else None
     return Labelled(
-        id=message.id,
+        id=_text(message.id, f"{where}.id"),
         type=message.type,
         box=_box(message.box, where),
         speed_global=np.array(speed),
@@ -250,6 +276,23 @@ def check_same_grid(values: NDArray[Any], other: NDArray[Any], where: str) -> No
             expected=values.shape[:2],
             found=other.shape[:2],
         )
+
+
+def camera_matrix(values: Sequence[float] | Float, where: str) -> Float:
+    """Make K of Waymo's f_u, f_v, c_u and c_v.
+
+    Raises:
+        ConventionError: They are no camera's.
+    """
+    f_u, f_v, c_u, c_v = (float(value) for value in values)
+    if min(f_u, f_v) <= 0 or max(f_u, f_v, abs(c_u), abs(c_v)) > _FAR:
+        raise ConventionError(
+            "A camera is absurd.",
+            where=where,
+            expected=f"focal lengths and a principal point below {_FAR:g} px",
+            found=(f_u, f_v, c_u, c_v),
+        )
+    return intrinsics(f_u, f_v, c_u, c_v)
 
 
 def intrinsics(f_u: float, f_v: float, c_u: float, c_v: float) -> Float:

@@ -32,7 +32,7 @@ from .segment import (
     LaserCalibration,
     RangeImage,
 )
-from .v1 import camera_size, check_same_grid, finite, intrinsics, numbers, rigid
+from .v1 import angles, camera_matrix, camera_size, check_same_grid, finite, numbers, rigid
 
 REQUIRED = ("camera_image", "camera_calibration", "vehicle_pose")
 OPTIONAL = (
@@ -100,10 +100,12 @@ def _parquet() -> Any:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[Any]:
     parquet = _parquet()
+    from pyarrow import ArrowException
+
     try:
         with parquet.ParquetFile(path) as file:
             yield file
-    except (OSError, ValueError) as err:  # ArrowInvalid is a ValueError
+    except (OSError, ValueError, ArrowException) as err:
         raise FormatError("A table cannot be read.", where=path, expected="parquet", found=err) from err
 
 
@@ -194,9 +196,10 @@ class _Reader:
             return None
         stored, stated = self._row[f"{name}.values"], self.value(f"{name}.shape")
         is_list = isinstance(stated, list) and all(isinstance(each, int) for each in stated)
-        if not is_list or not hasattr(stored, "values"):
+        items: Any = getattr(stored, "values", None)  # of an object that is a method
+        if not is_list or not hasattr(items, "to_numpy"):
             raise self._odd(f"{name}.shape", "lists of numbers", stated)
-        flat, shape = stored.values.to_numpy(zero_copy_only=False), tuple(stated)
+        flat, shape = items.to_numpy(zero_copy_only=False), tuple(stated)
         if flat.dtype.kind not in "fiu":
             raise self._odd(f"{name}.values", "numbers", flat.dtype)
         values = flat.astype(np.float32)
@@ -219,7 +222,7 @@ def calibration(tables: Tables, context: str) -> Calibration:
         lens = [read.number(f"intrinsic.{key}") for key in ("f_u", "f_v", "c_u", "c_v")]
         cameras[number] = CameraCalibration(
             size=camera_size(read.integer("width"), read.integer("height"), read.where),
-            intrinsics=intrinsics(*lens),
+            intrinsics=camera_matrix(lens, read.where),
             distortion=tuple(read.number(f"intrinsic.{key}") for key in ("k1", "k2", "p1", "p2", "k3")),
             vehicle_from_camera=read.pose("extrinsic.transform"),
             shutter_direction=read.integer("rolling_shutter_direction"),
@@ -228,11 +231,13 @@ def calibration(tables: Tables, context: str) -> Calibration:
     for row in _rows(tables, "lidar_calibration"):
         read = _Reader(row, str(tables.paths["lidar_calibration"]))
         beams = read.value("beam_inclination.values") if read.has("beam_inclination.values") else []
-        beams = numbers(beams, f"{read.where}: beam_inclination.values").ravel()
+        beams = angles(beams, f"{read.where}: beam_inclination.values")
+        span = [read.number(f"beam_inclination.{end}") for end in ("min", "max")]
+        low, high = angles(span, f"{read.where}: beam_inclination").tolist()
         lasers[read.integer(_LASER)] = LaserCalibration(
             vehicle_from_lidar=read.pose("extrinsic.transform"),
-            inclinations=finite(beams, len(beams), read.where) if len(beams) else None,
-            span=(read.number("beam_inclination.min"), read.number("beam_inclination.max")),
+            inclinations=beams if len(beams) else None,
+            span=(low, high),
         )
     return Calibration(context, cameras, lasers, _stats(tables))
 

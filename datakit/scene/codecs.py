@@ -20,10 +20,16 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 #: No source has images near this; it bounds what a forged header can make us allocate.
 MAX_PIXELS = 1 << 28
+#: Samples a pixel by colour type (PNG specification, 11.2.2), and what deflate makes of a byte at most (zlib's
+#: technical details): decoders make room for all that a header claims, which may be no more than its pixels can hold.
+_PNG_CHANNELS, _DEFLATE_RATIO = {2: 3, 4: 2, 6: 4}, 1032
 #: JPEG markers without a length (TEM, RST0-7), and those of a frame header (SOF, but not DHT, JPG, DAC); ITU T.81,
 #: table B.1.
 _JPEG_BARE = (0x01, *range(0xD0, 0xD8))
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: Pixels that a byte of a JPEG can be of: each block of 8 x 8 samples takes a bit or more (its DC code, F.1.2.1), and
+#: of the components that share an image one has a quarter of its pixels or more (sampling factors 4 x 1 and 1 x 4).
+_JPEG_PIXELS = 8 * 64 * 4
 #: PNGs found sound last, with their sizes: a converter checks one, decodes it, and gives its bytes to the writer, each
 #: of which checks. Bytes objects cannot change, so the same object need not be read again.
 _sound: deque[tuple[bytes, tuple[int, int]]] = deque(maxlen=8)
@@ -56,7 +62,7 @@ def check_png(data: bytes, where: str) -> tuple[int, int]:
 def _walk_png(data: bytes, where: str) -> tuple[int, int]:
     if data[:8] != _PNG_MAGIC:
         raise FormatError("Not a PNG", where=where, expected=_PNG_MAGIC, found=bytes(data[:8]))
-    at, size, view, has_pixels = 8, (0, 0), memoryview(data), False
+    at, size, view, num_bytes = 8, (0, 0), memoryview(data), 0
     while True:
         length = int.from_bytes(data[at : at + 4], "big")
         kind = bytes(data[at + 4 : at + 8])
@@ -83,17 +89,29 @@ def _walk_png(data: bytes, where: str) -> tuple[int, int]:
             size = (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
             if not 0 < size[0] * size[1] <= MAX_PIXELS:
                 raise FormatError("PNG claims an absurd size", where=where, expected="a photo", found=size)
+        elif kind == b"IHDR":  # Pillow believes the last one, which nothing has checked
+            raise FormatError(
+                "PNG has two headers", where=f"{where}, byte {at}", expected="one IHDR", found=kind
+            )
         if kind == b"IEND":
             # OpenCV reads on behind the end of one without pixels, and believes the lengths that it finds there.
-            if length or not has_pixels:
+            if length or not num_bytes:
                 raise FormatError(
                     "PNG ends wrongly",
                     where=f"{where}, byte {at}",
                     expected="pixels, then an empty IEND",
-                    found=f"{length} bytes in it, {'pixels' if has_pixels else 'no pixels'}",
+                    found=f"{length} bytes in it, {num_bytes} bytes of pixels",
+                )
+            bits = data[24] * _PNG_CHANNELS.get(data[25], 1)
+            if size[0] * size[1] * bits > 8 * _DEFLATE_RATIO * num_bytes:
+                raise FormatError(
+                    "PNG is too short for its size",
+                    where=where,
+                    expected=f"pixels of {size}",
+                    found=f"{num_bytes} bytes of them",
                 )
             return size
-        has_pixels |= kind == b"IDAT"
+        num_bytes += length * (kind == b"IDAT")
         at = end
 
 
@@ -128,7 +146,7 @@ def jpeg_head(data: bytes, where: str) -> tuple[tuple[int, int], int]:
             continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in _JPEG_FRAMES:
-            return _frame_header(data[at + 4 : at + 2 + length], where)
+            return _frame_header(data[at + 4 : at + 2 + length], len(data), where)
         if marker in (0xD9, 0xDA) or length < 2:
             break
         at += 2 + length
@@ -137,7 +155,7 @@ def jpeg_head(data: bytes, where: str) -> tuple[tuple[int, int], int]:
     )
 
 
-def _frame_header(head: bytes, where: str) -> tuple[tuple[int, int], int]:
+def _frame_header(head: bytes, num_bytes: int, where: str) -> tuple[tuple[int, int], int]:
     components = head[5] if len(head) > 5 else 0
     if components not in (1, 3, 4) or head[0] != 8 or len(head) != 6 + 3 * components:
         raise FormatError(
@@ -149,6 +167,13 @@ def _frame_header(head: bytes, where: str) -> tuple[tuple[int, int], int]:
     size = int.from_bytes(head[3:5], "big"), int.from_bytes(head[1:3], "big")
     if not 0 < size[0] * size[1] <= MAX_PIXELS:
         raise FormatError("JPEG claims an absurd size", where=where, expected="a photo", found=size)
+    if size[0] * size[1] > _JPEG_PIXELS * num_bytes:
+        raise FormatError(
+            "JPEG is too short for its size",
+            where=where,
+            expected=f"a photo of {size}",
+            found=f"{num_bytes} bytes",
+        )
     return size, components
 
 

@@ -60,11 +60,11 @@ def trapped(seed: bytes) -> Iterator[bytes]:
             yield seed[: match.start()] + trap + seed[match.end() :]
 
 
-def limit_memory(more: int) -> None:
-    """Let this process take so many bytes beyond what it holds."""
+def limit_memory(more: int | None) -> None:
+    """Let this process take so many bytes beyond what it holds; None for any."""
     pages = int(Path("/proc/self/statm").read_bytes().split()[5])
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (pages * _PAGE + more, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (hard if more is None else pages * _PAGE + more, hard))
 
 
 def was_refused(error: BaseException | None) -> bool:
@@ -112,6 +112,8 @@ def fuzz(name: str, folder: str, arguments: list[str]) -> None:
         except BaseException:
             Path(f"{prefix}crash-trap").write_bytes(data)
             raise
+    limit_memory(None)  # libFuzzer makes its tables now
+    done = 0
     atheris.Setup([sys.argv[0], *arguments], one)
     atheris.Fuzz()
 
@@ -142,7 +144,8 @@ def run(name: str, runs: int, seconds: int, patience: int, out: Path) -> tuple[i
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         command = [sys.executable, __file__, "--inside", name, folder, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, errors="replace")
-    return done.returncode, done.stdout + done.stderr
+    # Tracebacks are in the one, libFuzzer's report in the other.
+    return done.returncode, "\n".join([*done.stderr.splitlines(), *done.stdout.splitlines()[-30:]])
 
 
 def main() -> None:
@@ -190,7 +193,7 @@ def main() -> None:
         )
         if status:
             num_failed += 1
-            print("\n".join(output.splitlines()[-30:]), file=sys.stderr)
+            print("\n".join(output.splitlines()[-60:]), file=sys.stderr)
     sys.exit(int(num_failed > 0))
 
 

@@ -133,6 +133,36 @@ def test_a_sound_png_vouches_for_no_other() -> None:
             check_png(bad, "x")
 
 
+def test_a_png_with_two_headers_is_refused() -> None:
+    """Found by fuzzing: Pillow believes the last one, of which nothing was checked."""
+    png = encode_png(np.zeros((3, 4), np.uint8))
+    with pytest.raises(FormatError, match="two headers"):
+        decode_image(png[:33] + png[8:], "x")
+
+
+def test_a_jpeg_that_claims_more_than_its_bytes_can_hold_is_refused() -> None:
+    file = io.BytesIO()
+    # One colour, and tables for it alone: nothing takes less.
+    Image.new("RGB", (4096, 4096)).save(file, "JPEG", quality=1, progressive=True, optimize=True)
+    good = file.getvalue()
+    assert jpeg_head(good, "x")[0] == (4096, 4096)
+    at = good.index(b"\x10\x00\x10\x00")
+    with pytest.raises(FormatError, match="too short"):
+        decode_image(good[:at] + b"\x38\x00\x48\x00" + good[at + 4 :], "x")
+
+
+def test_a_png_that_claims_more_than_its_pixels_can_hold_is_refused() -> None:
+    """Found by fuzzing: Pillow and OpenCV make room for what the header says, up to gigabytes for 91 bytes."""
+    good = encode_png(np.zeros((1032 * 8, 1), np.uint8))
+    assert decode_image(good, "x").shape == (1032 * 8, 1)  # zeros take least, and are not refused
+    for kind in (b"\x08\0", b"\x10\x02", b"\x01\0", b"\x08\x03"):  # bits and colour type
+        head = (60_000).to_bytes(4, "big") + (4_000).to_bytes(4, "big") + kind + b"\0\0\0"
+        chunk = b"IHDR" + head
+        data = good[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + good[33:]
+        with pytest.raises(FormatError, match="too short"):
+            decode_image(data, "x")
+
+
 @pytest.mark.parametrize(("has_pixels", "tail"), [(False, b""), (True, b"xy")])
 def test_a_png_that_ends_wrongly_is_refused(has_pixels: bool, tail: bytes) -> None:
     """Found by fuzzing: OpenCV read on behind such an end and took 2.8 GB for a chunk that claimed as much."""

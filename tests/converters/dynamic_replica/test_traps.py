@@ -20,6 +20,7 @@ import datakit
 from converters import dynamic_replica as dr
 from converters.dynamic_replica import annotations, discover, rasters, trajectories
 from converters.dynamic_replica.write import break_depth
+from converters.native.files import has_file, inside, read_source
 from converters.native.halves import z_of_code
 from datakit.errors import ConventionError, FormatError, LayoutError
 from datakit.motion import MotionKind, Visibility
@@ -267,6 +268,14 @@ def test_annotations_cut_off_or_of_another_form(text: bytes | None, tmp_path: Pa
         list(annotations.objects(path))
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000, '{"a":' * 100_000])
+def test_annotations_beyond_pythons_limits(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "frame_annotations_valid.jgz"
+    path.write_bytes(gzip.compress(f'[{{"a": {value}}}]'.encode()))
+    with pytest.raises(FormatError, match="cannot be parsed"):
+        list(annotations.objects(path))
+
+
 def test_an_endless_object_does_not_fill_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "frame_annotations_valid.jgz"
     path.write_bytes(gzip.compress(b'[{"a": "' + b"x" * 30_000_000))
@@ -283,6 +292,16 @@ def test_a_path_that_leaves_the_root_is_refused(natives: dict[str, Path], tmp_pa
 
     with pytest.raises(LayoutError, match="leaves"):
         convert(_edit_rows(root, edit), tmp_path / "out.h5")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "\u4e00" * 100, "a\0b", "\ud800", "x/" * 3000])
+def test_names_that_no_file_can_have_are_of_none(name: str, tmp_path: Path) -> None:
+    """Found by fuzzing: pathlib raises for some of them, the system for others."""
+    assert not has_file(tmp_path, name)
+    with pytest.raises(LayoutError, match="cannot be read"):
+        read_source(tmp_path, name, [])
+    with pytest.raises(LayoutError, match="leaves"):
+        inside(tmp_path, f"../{name}")
 
 
 def test_flat_trees_read_the_split_from_the_annotations(natives: dict[str, Path], tmp_path: Path) -> None:

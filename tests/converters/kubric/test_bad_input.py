@@ -135,6 +135,30 @@ WORKER_CASES: dict[str, tuple[Damage, type[DatakitError], list[str]]] = {
         FormatError,
         ["events.json: collisions"],
     ),
+    "json nested too deep": (
+        lambda f: (f / "events.json").write_text("[" * 100_000),
+        FormatError,
+        ["events.json", "recursion"],
+    ),
+    "json with a number of thousands of digits": (
+        lambda f: (f / "data_ranges.json").write_text('{"forward_flow": ' + "9" * 5000 + "}"),
+        FormatError,
+        ["data_ranges.json", "digits"],
+    ),
+    "collision at no time": (
+        lambda f: (f / "events.json").write_text(
+            '{"collisions": [{"instances": [0, 1], "frame": NaN, "force": 1}]}'
+        ),
+        ConventionError,
+        ["events.json: collisions"],
+    ),
+    "collision of what has no number": (
+        lambda f: (f / "events.json").write_text(
+            '{"collisions": [{"instances": ["a", 1], "frame": 1, "force": 1}]}'
+        ),
+        FormatError,
+        ["events.json: collisions"],
+    ),
     "NaN camera position": (
         set_value("camera", "positions", (3, 1), NAN),
         ConventionError,
@@ -323,7 +347,48 @@ TFDS_CASES: dict[str, tuple[Damage, type[DatakitError], list[str]]] = {
         LayoutError,
         ["features.json"],
     ),
+    "splits of another type": (info(lambda i: i.update(splits=5)), FormatError, ["splits", "int"]),
+    "template of another type": (
+        info(lambda i: i["splits"][0].update(filepathTemplate=[1])),
+        FormatError,
+        ["splits", "[1]"],
+    ),
+    # Each takes the product of two lengths when it is expanded.
+    "template without end": (
+        info(lambda i: i["splits"][0].update(filepathTemplate="{SPLIT}" * 100_000, name="x" * 200)),
+        FormatError,
+        ["splits", "255"],
+    ),
+    "name without end": (info(lambda i: i.update(name="x" * 100_000)), FormatError, ["255"]),
+    "name with a NUL": (info(lambda i: i.update(name="a\0b")), FormatError, ["printable"]),
+    "infinite shard length": (
+        info(lambda i: i["splits"][0].update(shardLengths=[float("inf")])),
+        FormatError,
+        ["Shard lengths"],
+    ),
+    "features of another type": (
+        lambda root: next(root.rglob("features.json")).write_text('{"featuresDict": {"features": [5]}}'),
+        FormatError,
+        ["features.json: features", "list"],
+    ),
+    "features nested without end": (
+        lambda root: next(root.rglob("features.json")).write_text(
+            '{"featuresDict": {"features": {"'
+            + "x" * 200
+            + '": ' * 1
+            + '{"featuresDict": {"features": {"'
+            + "y" * 200
+            + '": {"sequence": 5}}}}}}}'
+        ),
+        FormatError,
+        ["features.json", "255"],
+    ),
     "no splits": (info(lambda i: i.pop("splits")), FormatError, ["dataset_info.json", "splits"]),
+    "record without a name": (
+        feature(lambda f: f["metadata/video_name"].bytes_list.Clear() or True),
+        FormatError,
+        ["metadata/video_name", "no value"],
+    ),
     "declared layer missing from the record": (
         feature(lambda f: f.pop("normal") or True),
         FormatError,

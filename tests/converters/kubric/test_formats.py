@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from converters.kubric import example
-from converters.kubric.example import decode_floats, decode_ints, parse_example
+from converters.kubric.example import Feature, decode_floats, decode_ints, parse_example
 from converters.kubric.tiff import read_tiff_float32
 from converters.kubric.write_example import serialise_example
 from converters.kubric.write_tfds import frame_record
@@ -54,7 +54,7 @@ def test_integers_decode_as_protobuf_wrote_them(values: list[int], slice_bytes: 
 @settings(max_examples=40, deadline=None)
 def test_floats_and_bytes_decode_as_protobuf_wrote_them(values: np.ndarray, texts: list[bytes]) -> None:
     features = parse_example(serialise_example({"f": values, "b": texts}), "t")
-    assert np.array_equal(decode_floats(features["f"]), values, equal_nan=True)
+    assert np.array_equal(decode_floats(features["f"], "x"), values, equal_nan=True)
     assert [bytes(chunk) for chunk in features["b"].chunks] == texts
 
 
@@ -71,7 +71,12 @@ def test_unpacked_lists_are_read_too() -> None:
     body = entry(b"i", 0x1A, ints) + entry(b"f", 0x12, floats)
     features = parse_example(b"\x0a" + bytes([len(body)]) + body, "t")
     assert decode_ints(features["i"], np.int64, "t").tolist() == [5, 300]
-    assert decode_floats(features["f"]).tolist() == [1.0]
+    assert decode_floats(features["f"], "x").tolist() == [1.0]
+
+
+def test_floats_that_are_cut_off_are_refused() -> None:
+    with pytest.raises(FormatError, match="cut off"):
+        decode_floats(Feature("floats", [memoryview(b"abc")]), "x")
 
 
 @given(data=st.binary(max_size=200))

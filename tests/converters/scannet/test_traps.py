@@ -14,6 +14,7 @@ import pytest
 import converters.scannet as scannet
 from converters.scannet import assemble, sens
 from converters.scannet.splits import VAL_SPACES, official_split
+from converters.scannet.texts import scan_metadata
 from converters.scannet.write_sens import record
 from datakit import geometry as g
 from datakit.errors import ConventionError, FormatError, LayoutError
@@ -461,6 +462,12 @@ def test_trap_text_file_without_axis_alignment_or_without_text_file(tmp_path: Pa
     path.with_suffix(".txt").write_text("colorHeight = 968\n")  # as the v1 release
     with open_scan(tmp_path, tmp_path / "v1") as scene:
         assert "axis_alignment" not in scene.metadata
+
+
+def test_counts_of_thousands_of_digits_are_left_out(tmp_path: Path) -> None:
+    """Found by fuzzing: Python refuses to read such integers."""
+    (tmp_path / "x.txt").write_text("numColorFrames = " + "9" * 5000 + "\nnumDepthFrames = 7\n")
+    assert scan_metadata(tmp_path, Path("x.txt"), []) == {"num_depth_frames": 7}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import datakit
 from converters import waymo
 from converters.waymo import assemble, kernels, lidar, motion, v1, v2
-from converters.waymo.proto import message_class
+from converters.waymo.proto import message_class, parse
 from converters.waymo.segment import Box, FrameHead, Image, Labelled, LaserCalibration, RangeImage
 from converters.waymo.write_v1 import _record
 from datakit.errors import ConventionError, DatakitError, FormatError, LayoutError, UsageError
@@ -458,6 +459,21 @@ def test_a_table_that_is_no_parquet_is_refused(natives: dict[str, Path], tmp_pat
     assert any(p.severity == "error" for p in waymo.probe(tmp_path / "n").problems)
 
 
+def test_a_table_of_what_arrow_does_not_know_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by fuzzing: its other errors are neither ValueErrors nor OSErrors."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    def refuse(path: Path) -> None:
+        raise pyarrow.lib.ArrowNotImplementedError("Integers with more than 64 bits not implemented")
+
+    monkeypatch.setattr(parquet, "ParquetFile", refuse)
+    with pytest.raises(FormatError, match="64 bits"):
+        v2.count_rows(v2.Tables({"stats": tmp_path}, "x"), "stats")
+
+
 def test_rows_out_of_the_order_of_time_are_refused(natives: dict[str, Path], tmp_path: Path) -> None:
     import shutil
 
@@ -496,6 +512,92 @@ def test_poses_that_are_not_rigid_are_refused() -> None:
         v1.rigid(np.diag([1.0, 1.0, -1.0, 1.0]), "x")
     with pytest.raises(ConventionError, match="rigid"):
         v1.rigid(np.diag([1.1, 1.0, 1.0, 1.0]), "x")
+
+
+def test_a_pose_without_an_error_is_refused() -> None:
+    """Numbers too large to be squared may leave NaN, which is above no limit."""
+    pose = np.eye(4)
+    pose[0, 0] = np.nan
+    with pytest.raises(ConventionError, match="not rigid"):
+        v1.rigid(pose, "x")
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, -1), (1 << 30, 1 << 30)])
+def test_cameras_of_absurd_sizes_are_refused(size: tuple[int, int]) -> None:
+    """Depth is drawn in that size, whatever the picture's is."""
+    with pytest.raises(FormatError, match="absurd"):
+        v1.camera_size(*size, "x")
+
+
+def test_texts_that_are_no_utf8_are_refused(natives: dict[str, Path]) -> None:
+    """Found by fuzzing: the runtime gives their bytes, which cannot be sorted among texts, or stored as one."""
+    frame, where, _ = next(v1.frames(next(natives["v1"].rglob("*.tfrecord")), check_crc=True))
+    wire = frame.SerializeToString()
+    for text, read in ((frame.laser_labels[0].id, v1.head), (frame.context.stats.weather, v1.calibration)):
+        assert text.encode() in wire
+        bad = parse("Frame", wire.replace(text.encode(), b"\xff" * len(text)), where)
+        with pytest.raises(FormatError, match="UTF-8"):
+            read(bad, where)
+
+
+@pytest.mark.parametrize("lens", [(0, 1, 1, 1), (1, -1, 1, 1), (1, 1e300, 1, 1), (1, 1, -1e300, 1)])
+def test_absurd_cameras_are_refused(lens: tuple[float, ...]) -> None:
+    """Found by fuzzing: their numbers went on to where integers of 64 bits are asked for."""
+    with pytest.raises(ConventionError, match="absurd"):
+        v1.camera_matrix(lens, "x")
+
+
+def test_beams_that_are_no_angles_are_refused(natives: dict[str, Path]) -> None:
+    """Found by fuzzing: the points' spacing in a picture follows from them, as an integer of 64 bits."""
+    frame, where, _ = next(v1.frames(next(natives["v1"].rglob("*.tfrecord")), check_crc=True))
+    for name, value in (("beam_inclination_min", np.nan), ("beam_inclination_max", 1e20)):
+        wrong = type(frame).FromString(frame.SerializeToString())
+        setattr(wrong.context.laser_calibrations[0], name, value)
+        with pytest.raises(ConventionError, match="angle"):
+            v1.calibration(wrong, where)
+
+
+def test_times_that_are_no_numbers_are_refused(natives: dict[str, Path]) -> None:
+    frame, where, _ = next(v1.frames(next(natives["v1"].rglob("*.tfrecord")), check_crc=True))
+    frame.images[0].camera_trigger_time = np.nan
+    with pytest.raises(ConventionError, match="times"):
+        v1.head(frame, where)
+
+
+@pytest.mark.parametrize(
+    ("component", "column", "values"),
+    [
+        ("camera_calibration", "key.camera_name", [1.5] * 5),
+        ("camera_calibration", "key.camera_name", [[1]] * 5),
+        ("camera_calibration", "width", ["wide"] * 5),
+        ("camera_calibration", "width", [1 << 40] * 5),
+        ("camera_calibration", "k1", ["x"] * 5),
+        ("camera_image", "].image", [1 << 40] * 25),
+        ("lidar_calibration", "beam_inclination.values", [7] * 5),
+        ("lidar_calibration", "beam_inclination.values", ["x"] * 5),
+        ("lidar", "return1.values", ["x"] * 25),
+        ("lidar", "return1.values", [["x"]] * 25),
+        ("lidar", "return1.values", [{"a": 1}] * 25),
+        ("lidar", "return1.shape", ["x"] * 25),
+        ("lidar_box", "].type", ["car"] * 100),
+        ("lidar_box", "speed.x", ["fast"] * 100),
+        ("vehicle_pose", "timestamp_micros", ["now"] * 5),
+    ],
+)
+def test_v2_columns_of_another_type_are_refused(
+    natives: dict[str, Path], tmp_path: Path, component: str, column: str, values: list[Any]
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    root = Path(shutil.copytree(natives["v2"], tmp_path / "n"))
+    (path,) = (root / "training" / component).iterdir()
+    table = parquet.read_table(path)
+    (at,) = (k for k, name in enumerate(table.schema.names) if name.endswith(column))
+    columns = table.to_pydict() | {table.schema.names[at]: values[: len(table)]}
+    columns = {name: rows[: len(values)] for name, rows in columns.items()}
+    parquet.write_table(type(table).from_pydict(columns), path)
+    with pytest.raises((FormatError, ConventionError)):
+        for _ in waymo.read(root, only_scene(root), waymo.Params()).frames:
+            pass
 
 
 def test_two_segments_of_one_name_are_refused(natives: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""The targets of the fuzzer still fit the parsers, and the inputs that no mutation finds are met without it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datakit.errors import DatakitError
+
+from .coverage_guided import trapped, was_refused
+from .targets import EDITS, GROUPS, ODD, edited, make_target, right_png, right_records
+
+#: Extras that targets need.
+NEEDS = {"replica": "torch", "waymo-v2": "pyarrow", "colmap-lens": "pycolmap"}
+#: Each so many traps of a seed is tried here; the fuzzer tries all.
+EVERY = 7
+
+
+@pytest.mark.parametrize("names", GROUPS, ids=lambda names: names.split()[0])
+def test_seeds_and_traps_give_typed_errors_only(names: str, tmp_path: Path) -> None:
+    for prefix, module in NEEDS.items():
+        if names.startswith(prefix):
+            pytest.importorskip(module)
+    targets = GROUPS[names](tmp_path)
+    assert sorted(targets) == sorted(names.split())
+    for name, target in targets.items():
+        is_read = False
+        for seed in target.seeds:
+            for data in (seed, *list(trapped(seed))[::EVERY]):
+                try:
+                    target.parse(data)
+                    is_read = True
+                except DatakitError as error:
+                    assert not was_refused(error)
+        assert is_read, f"nothing that {name} starts from is read"
+
+
+def test_a_target_can_be_made_alone(tmp_path: Path) -> None:
+    assert make_target("pfm", tmp_path).seeds
+    with pytest.raises(ValueError, match="unpack"):
+        make_target("no such target", tmp_path)
+
+
+def test_edits_keep_what_they_do_not_name() -> None:
+    value = {"a": [1, {"b": 2}], "c": "d"}
+    assert edited(value, b"") == value == {"a": [1, {"b": 2}], "c": "d"}
+    # Places in order: a, a[0], a[1], b, c.
+    assert edited(value, b"\3\0\2") == {"a": [1, {"b": ODD[2]}], "c": "d"}
+    assert edited(value, b"\1\0\xff") == {"a": [{"b": 2}], "c": "d"}
+    assert edited({"a": 1}, b"\0\0\xff\0\0\0") == {}
+    for edit in EDITS:
+        edited(value, edit)
+
+
+def test_checksums_are_made_right() -> None:
+    from converters.native.tfrecord import masked_crc
+    from datakit.scene import check_png, encode_png
+
+    png = bytearray(encode_png(np.zeros((3, 4), np.uint8)))
+    png[29:33] = b"oops"
+    assert check_png(right_png(bytes(png)), "x") == (4, 3)
+    record = right_records(b"abc")
+    assert record[12:15] == b"abc" and int.from_bytes(record[15:], "little") == masked_crc(b"abc")
+
+
+def test_refusals_of_memory_are_known_by_their_cause() -> None:
+    def raised(cause: BaseException) -> BaseException:
+        try:
+            raise ValueError("x") from cause
+        except ValueError as error:
+            return error
+
+    assert was_refused(MemoryError()) and was_refused(raised(MemoryError()))
+    assert was_refused(RuntimeError("std::bad_alloc")) and not was_refused(raised(KeyError("a")))
+    assert not was_refused(None)
+
+
+def test_each_number_is_trapped() -> None:
+    found = list(trapped(b'{"a": 1, "b": [2.5]}'))
+    assert len(found) == 12 and all(re.search(rb'"b"', data) for data in found)
