@@ -28,7 +28,6 @@ from .texts import parse_matrix, parse_pairs, read_text, scan_metadata
 #: Depth codes per metre where the export does not say (SensReader's default, and that of all released scans).
 _DEPTH_SHIFT = 1000.0
 _DEPTH_PNG = PngKind(16, (GREY,))
-#: See `sens`: deflate cannot expand by more.
 _FOLDERS = ("color", "depth", "pose")
 _IN_FOLDER = {
     part: re.compile(rf"(\d+)\.({ext})")
