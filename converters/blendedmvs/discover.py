@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.native.files import identifier, inside
+from converters.native.files import check_root, identifier, inside
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError, LayoutError
 
@@ -49,10 +49,7 @@ def find(root: Path) -> Iterator[Path]:
     Raises:
         LayoutError: The root is no folder, or a linked folder leaves it.
     """
-    if not root.is_dir():
-        raise LayoutError(
-            "The dataset's root is not a folder.", where=root, expected="a folder", found="none"
-        )
+    check_root(root)
     yield from _walk(root, Path(), 0)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.native.files import identifier, inside
+from converters.native.files import check_root, identifier, inside
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError, LayoutError, UsageError
 
@@ -31,10 +31,7 @@ def find(root: Path) -> Iterator[Path]:
     Raises:
         LayoutError: The root is no folder or a category itself, a linked folder leaves it, or this is version 1.
     """
-    if not root.is_dir():
-        raise LayoutError(
-            "The dataset's root is not a folder.", where=root, expected="a folder", found="none"
-        )
+    check_root(root)
     if (root / FRAMES).is_file():
         raise LayoutError(
             "This is one category; its annotations name files from the folder above.",

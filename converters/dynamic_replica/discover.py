@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from converters.native.files import identifier, inside
+from converters.native.files import check_root, identifier, inside
 from datakit.convert.api import SceneRef
 from datakit.errors import LayoutError
 
@@ -26,8 +26,7 @@ def annotation_files(root: Path) -> Iterator[Path]:
     Raises:
         LayoutError: The root is no folder, or a link leaves it.
     """
-    if not root.is_dir():
-        raise LayoutError("The dataset's root is not a folder.", where=root, expected="a folder")
+    check_root(root)
     yield from sorted(_walk(root, Path(), 0))
 
 

@@ -22,6 +22,22 @@ def identifier(text: str) -> str:
     return _NOT_IN_ID.sub("_", text).lstrip("._-") or "clip"
 
 
+def check_root(root: Path) -> None:
+    """Check that a dataset's root can be searched.
+
+    Raises:
+        LayoutError: It is no folder.
+    """
+    if not root.is_dir():
+        raise LayoutError(
+            "The dataset's root is not a folder.",
+            where=root,
+            expected="a folder",
+            found="a file" if root.exists() else "nothing",
+            mend="Name the folder that holds the files; what is in it is found.",
+        )
+
+
 def inside(root: Path, relative: str | Path) -> Path:
     """Join a path that came from a listing, a template or a scene reference to its root.
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from converters.native.files import identifier, inside
+from converters.native.files import check_root, identifier, inside
 from datakit.convert.api import SceneRef
 from datakit.errors import DatakitError, LayoutError
 
@@ -29,10 +29,7 @@ def find(root: Path) -> Iterator[tuple[str, Path]]:
     Raises:
         LayoutError: The root is no folder, or a linked folder leaves it.
     """
-    if not root.is_dir():
-        raise LayoutError(
-            "The dataset's root is not a folder.", where=root, expected="a folder", found="none"
-        )
+    check_root(root)
     yield from _walk(root, Path(), 0)
 
 

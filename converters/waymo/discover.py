@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from converters.native.files import identifier, inside
+from converters.native.files import check_root, identifier, inside
 from datakit.convert.api import SceneRef
 from datakit.errors import LayoutError
 
@@ -26,8 +26,7 @@ def scenes(root: Path) -> Iterator[SceneRef]:
     Raises:
         LayoutError: The root is no folder, holds no segment, or two segments have one id.
     """
-    if not root.is_dir():
-        raise LayoutError("The dataset's root is not a folder.", where=root, expected="a folder")
+    check_root(root)
     seen: dict[str, Path] = {}
     for relative in sorted(_files(root, Path(), 0)):
         ref = _ref(root, relative)
