@@ -96,7 +96,7 @@ class Trainer:
             clips = stack.enter_context(_open_stream(config, ranks))
             self._claim(stack, ranks, clips.state_dict()["order"])
             run = _Run(config, ranks, clips, self._folder, self._say)
-            stack.callback(run.reporter.close)
+            stack.callback(run.close)
             yield from self._loop(run)
             self.is_done = run.progress.step >= config.optim.steps
 
@@ -202,6 +202,14 @@ class _Run:
         self._meter.restart(self._feed.waited)
         if place is not None:
             self.reporter.say(f"going on from step {self.progress.step}")
+
+    def close(self) -> None:
+        """Let go of what must not outlive the process group."""
+        self.reporter.close()
+        # Whoever drops the group last waits for its threads. DDP's C++ would do so holding the interpreter's lock,
+        # which a thread that has just finished a sum may want: both wait for ever. `destroy_process_group` gives the
+        # lock away.
+        del self.module
 
     def is_due(self, done: int) -> bool:
         """Whether a checkpoint or a validation follows a step."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 import yaml
+from torch.nn.parallel import DistributedDataParallel
 
 from datakit.train import Trainer, checkpoint
 from datakit.train.config import parse_config
@@ -21,27 +24,18 @@ from .conftest import changed, logged
 CODE = "import sys; from datakit.cli import main; sys.exit(main())"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def launch(file: Path, out: Path, ranks: int = 2, *options: str) -> None:
-    """Run `datakit train` as torchrun does, on this machine."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
-    command = [sys.executable, "-c", CODE, "train", str(file), "--out", str(out), "--quiet", *options]
-    processes = [
-        subprocess.Popen(
-            command,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    errors = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(errors)
+    """Run `datakit train` under torchrun, as the documentation has it; it finds a free port and ends all or none."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    train = [sys.executable, "-c", CODE, "train", str(file), "--out", str(out), "--quiet", *options]
+    done = subprocess.run(
+        [*torchrun, "--no-python", *train],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def assert_close(one: list[dict], two: list[dict], tolerance: float) -> None:
@@ -97,6 +91,24 @@ def test_a_sharded_run_goes_on_alone(alone, raw_config, tmp_path):
             place.rmdir()
     assert Trainer(parse_config(raw_config), tmp_path / "run").run()
     assert_close(logged(alone), logged(tmp_path / "run"), 1e-4)
+
+
+@pytest.mark.parametrize("steps", [12, 1], ids=["to the end", "left"])
+def test_the_module_is_gone_before_the_process_group(config_of, tmp_path, monkeypatch, steps):
+    """Whoever drops the group last waits for its threads: DDP's C++ must not, or one run in fifty never ends."""
+    alive = []
+    destroy = dist.destroy_process_group
+
+    def look() -> None:
+        alive.append([each for each in gc.get_objects() if type(each) is DistributedDataParallel])
+        destroy()
+
+    monkeypatch.setattr(dist, "destroy_process_group", look)
+    lines = Trainer(config_of(execution__strategy="ddp"), tmp_path / "run").steps()
+    assert len(list(itertools.islice(lines, steps))) == steps
+    assert steps == 1 or next(lines, None) is None
+    lines.close()
+    assert alive == [[]]
 
 
 def test_micro_batches_change_nothing_but_the_last_bits(alone, config_of, tmp_path):
