@@ -14,7 +14,8 @@ No input may take more memory at a time than `_SPARE` and what its bytes can inf
 what the process holds: the system refuses it more, and a refusal ends the target even where a parser makes an error of
 its own of it. Checksums would keep almost every input from the code behind them: those of PNG chunks and TFRecords are
 made right first (targets with `raw` leave them as they come). Nesting and numbers beyond Python's own limits, which
-mutations hardly reach, are put into each seed at each of its numbers first. The targets are in targets.py.
+mutations hardly reach, are put into each seed at each of its numbers first. The targets are in targets/, a module for
+each dataset or format.
 """
 
 from __future__ import annotations

@@ -11,21 +11,21 @@ import pytest
 from datakit.errors import DatakitError
 
 from .coverage_guided import trapped, was_refused
-from .targets import EDITS, GROUPS, ODD, edited, make_target, right_png, right_records
+from .targets import GROUPS, make_group, make_target
+from .targets.kit import EDITS, ODD, edited, right_png, right_records
 
-#: Extras that targets need.
-NEEDS = {"replica": "torch", "waymo-v2": "pyarrow", "colmap-lens": "pycolmap"}
+#: Extras that groups of targets need.
+NEEDS = {"dynamic_replica": "torch", "waymo_v2": "pyarrow", "colmap_lens": "pycolmap"}
 #: Each so many traps of a seed is tried here; the fuzzer tries all.
 EVERY = 7
 
 
-@pytest.mark.parametrize("names", GROUPS, ids=lambda names: names.split()[0])
-def test_seeds_and_traps_give_typed_errors_only(names: str, tmp_path: Path) -> None:
-    for prefix, module in NEEDS.items():
-        if names.startswith(prefix):
-            pytest.importorskip(module)
-    targets = GROUPS[names](tmp_path)
-    assert sorted(targets) == sorted(names.split())
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: GROUPS[group][0])
+def test_seeds_and_traps_give_typed_errors_only(group: str, tmp_path: Path) -> None:
+    if group in NEEDS:
+        pytest.importorskip(NEEDS[group])
+    targets = make_group(group, tmp_path)
+    assert sorted(targets) == sorted(GROUPS[group])
     for name, target in targets.items():
         is_read = False
         for seed in target.seeds:

@@ -14,12 +14,13 @@ from converters.blendedmvs.texts import intrinsics_of, parse_cam, parse_list, pa
 from datakit.errors import DatakitError
 from datakit.schema.rules import is_rigid
 
+from .snippets import CAM_MATRICES, PAIRS, SCENE_LINE
+
 COUNT = int(os.environ.get("DATAKIT_FUZZ", "150"))
 fuzz = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 PFM = b"Pf\n4 3\n-1.000000\n" + np.arange(12, dtype="<f4").tobytes()
-CAM = b"extrinsic\n0 -1 0 1 \n1 0 0 2 \n0 0 1 3 \n0 0 0 1 \n\nintrinsic\n50 0 33.5 \n0 52 23 \n0 0 1 \n\n1 0.5 4 9\n"
-PAIRS = b"3\n0\n2 1 50.5 9 1e1 \n1\n0  \n9\n1 0 3\n"
+CAM = CAM_MATRICES + b"1 0.5 4 9\n"
 TOKENS = [
     b"nan",
     b"-inf",
@@ -88,7 +89,7 @@ def test_pairs(data: bytes) -> None:
 
 
 @fuzz
-@given(anything(b"5b7a3890fc8fcf6781e2593a\r\n000000000000000000000005\n"))
+@given(anything(SCENE_LINE + b"000000000000000000000005\n"))
 def test_list(data: bytes) -> None:
     try:
         assert all(name and not name.isspace() for name in parse_list(data, "x"))

@@ -24,28 +24,13 @@ from converters.co3dv2.jgz import Unpacked, array_items
 from converters.co3dv2.setlists import parse_list
 from converters.native.halves import z_of_code
 from datakit.errors import DatakitError
-from datakit.scene import encode_png
 from datakit.schema.rules import is_rigid
+
+from .snippets import DEPTH_PNG, FRAME, MASK_PNG, SET_LIST
 
 COUNT = int(os.environ.get("DATAKIT_FUZZ", "150"))
 fuzz = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
-FRAME: dict[str, Any] = {
-    "sequence_name": "110_13051_23361",
-    "frame_number": 3,
-    "frame_timestamp": 0.5,
-    "image": {"path": "a/b.jpg", "size": [3, 4]},
-    "depth": {"path": "a/b.png", "scale_adjustment": 1.0, "mask_path": None},
-    "mask": {"path": "a/m.png", "mass": 10.0},
-    "viewpoint": {
-        "R": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-        "T": [0, 0, 5],
-        "focal_length": [4, 4.5],
-        "principal_point": [0.1, -0.2],
-        "intrinsics_format": "ndc_isotropic",
-    },
-    "meta": {"frame_type": "train_known"},
-}
 TEXT = json.dumps([FRAME, FRAME]).encode()
 PIECES = [
     b"[",
@@ -65,8 +50,6 @@ PIECES = [
     b"\0",
     b"9" * 30,
 ]
-PNG = encode_png(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000)
-LIST = b'{"train": [["s", 1, "p"], ["s", 0, "p"]], "val": [], "test": [["t", 3, "p"]]}'
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
@@ -174,7 +157,7 @@ def test_sequence_annotation(item: dict[str, Any]) -> None:
 
 
 @fuzz
-@given(damaged(LIST) | st.binary(max_size=100))
+@given(damaged(SET_LIST) | st.binary(max_size=100))
 def test_set_list(data: bytes) -> None:
     try:
         found = parse_list(data, "x")
@@ -184,7 +167,7 @@ def test_set_list(data: bytes) -> None:
 
 
 @fuzz
-@given(pngs(PNG) | damaged(PNG) | st.binary(max_size=100))
+@given(pngs(DEPTH_PNG) | damaged(DEPTH_PNG) | st.binary(max_size=100))
 def test_depth_png(data: bytes) -> None:
     try:
         stored = depth_codes(data, (4, 3), "x")
@@ -195,7 +178,7 @@ def test_depth_png(data: bytes) -> None:
 
 
 @fuzz
-@given(pngs(encode_png(np.ones((3, 4), np.uint8))) | st.binary(max_size=60))
+@given(pngs(MASK_PNG) | st.binary(max_size=60))
 def test_mask_png(data: bytes) -> None:
     try:
         check_mask(data, mask_bits(data[:25]), (4, 3), "x")
@@ -205,7 +188,7 @@ def test_mask_png(data: bytes) -> None:
 
 
 def test_claimed_sizes_take_no_memory() -> None:
-    huge = bytearray(PNG)
+    huge = bytearray(DEPTH_PNG)
     huge[16:24] = struct.pack(">II", 16000, 16000)
     huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
     tracemalloc.start()

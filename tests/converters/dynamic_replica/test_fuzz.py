@@ -15,37 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converters.dynamic_replica import annotations, rasters, trajectories
 from converters.native.halves import z_of_code
 from datakit.errors import DatakitError
-from datakit.scene import encode_png
 from datakit.schema.rules import is_rigid
+
+from .snippets import DEPTH_PNG, FLOW_PNG, MASK_PNG, ROW, SIZE, trajectory_file
 
 COUNT = int(os.environ.get("DATAKIT_FUZZ", "150"))
 fuzz = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
-ROW: dict[str, Any] = {
-    "sequence_name": "009850-3_obj",
-    "frame_number": 0,
-    "frame_timestamp": 0.0,
-    "camera_name": "left",
-    "image": {"path": "a/b.png", "size": [4, 6]},
-    "depth": {"path": "a/d.png", "scale_adjustment": 1.0, "mask_path": None},
-    "viewpoint": {
-        "R": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-        "T": [0, 0, 5],
-        "focal_length": [4, 4.5],
-        "principal_point": [0.1, -0.2],
-        "intrinsics_format": "ndc_isotropic",
-    },
-    "instance_id_map_path": {"path": "a/i.png"},
-    "trajectories": {"path": None},
-    "flow_forward": {"path": "a/f.png"},
-}
 PIECES = [
     b"[",
     b"]",
@@ -131,14 +113,8 @@ def test_annotation_files(tmp_path_factory: pytest.TempPathFactory, data: bytes)
         assert all(isinstance(item, dict) for item in annotations.objects(path))
 
 
-SIZE = (6, 4)
-DEPTH = encode_png(np.arange(24, dtype=np.uint16).reshape(4, 6) * 1000)
-BOTH = encode_png(np.arange(48, dtype=np.uint16).reshape(4, 12) * 1300)
-MASK = encode_png(np.full((4, 6), 255, np.uint8))
-
-
 @fuzz
-@given(pngs(DEPTH) | damaged(DEPTH), st.sampled_from([1.0, 2.0, 1e-30, 1e30]))
+@given(pngs(DEPTH_PNG) | damaged(DEPTH_PNG), st.sampled_from([1.0, 2.0, 1e-30, 1e30]))
 def test_depth(data: bytes, scale: float) -> None:
     try:
         z = z_of_code(scale, rasters.NEAREST)[rasters.depth_codes(data, SIZE, "x")]
@@ -148,7 +124,7 @@ def test_depth(data: bytes, scale: float) -> None:
 
 
 @fuzz
-@given(pngs(BOTH) | damaged(BOTH), st.none() | pngs(MASK))
+@given(pngs(FLOW_PNG) | damaged(FLOW_PNG), st.none() | pngs(MASK_PNG))
 def test_flow(data: bytes, mask: bytes | None) -> None:
     try:
         flow = rasters.flow_codes(data, mask, SIZE, "x").view(np.float16)
@@ -158,25 +134,13 @@ def test_flow(data: bytes, mask: bytes | None) -> None:
 
 
 @fuzz
-@given(pngs(MASK) | damaged(MASK) | pngs(DEPTH))
+@given(pngs(MASK_PNG) | damaged(MASK_PNG) | pngs(DEPTH_PNG))
 def test_instances(data: bytes) -> None:
     with contextlib.suppress(DatakitError):
         assert rasters.instances(data, SIZE, "x").shape == (4, 6)
 
 
-def _saved() -> bytes:
-    buffer = io.BytesIO()
-    content = {
-        "traj_3d_world": torch.arange(15.0).reshape(5, 3),
-        "verts_inds_vis": torch.ones(5, dtype=torch.bool),
-        "instances": torch.ones(5),
-        "img": torch.zeros(2, 2, 3, dtype=torch.uint8),
-    }
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-SAVED = _saved()
+SAVED = trajectory_file()
 
 
 @st.composite

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from converters import waymo
+from converters.waymo import v1
+from converters.waymo.write_v1 import _record
 from datakit.convert.api import SceneRef
 from datakit.scene import write_scene
 from datakit.worlds import DrivingWorld, driving_world
@@ -39,3 +42,19 @@ def only_scene(root: Path, **params: object) -> SceneRef:
 def convert(root: Path, path: Path, **params: object) -> Path:
     write_scene(path, waymo.read(root, only_scene(root), waymo.Params(**params)))
     return path
+
+
+def segment_file(root: Path) -> Path:
+    return next(root.rglob("*.tfrecord"))
+
+
+def edited_segment(natives: dict[str, Path], out: Path, edit: Any) -> Path:
+    """Copy the v1 tree with every Frame changed by `edit(frame, number)`."""
+    source = segment_file(natives["v1"])
+    target = out / source.relative_to(natives["v1"])
+    target.parent.mkdir(parents=True)
+    with open(target, "wb") as file:
+        for number, (frame, _, _) in enumerate(v1.frames(source, check_crc=True)):
+            edit(frame, number)
+            file.write(_record(frame.SerializeToString()))
+    return out
