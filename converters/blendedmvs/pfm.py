@@ -8,8 +8,8 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.native.files import check_size
 from datakit.errors import FormatError
-from datakit.scene.codecs import MAX_PIXELS
 
 #: One white space after each of the first three words, a line end after the scale (what all readers agree on).
 _HEADER = re.compile(
@@ -43,11 +43,7 @@ def parse_pfm(data: bytes, where: str) -> NDArray[np.float32]:
             expected="Pf, width, height, scale",
             found=bytes(data[:40]),
         )
-    width, height = int(match[1]), int(match[2])
-    if not 0 < width * height <= MAX_PIXELS:
-        raise FormatError(
-            "PFM claims an absurd size.", where=where, expected="a photo's", found=(width, height)
-        )
+    width, height = check_size(int(match[1]), int(match[2]), "A PFM", where)
     if len(data) != match.end() + 4 * width * height:
         raise FormatError(
             "PFM is truncated or has bytes too many.",

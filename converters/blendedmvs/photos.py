@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datakit.errors import FormatError
-from datakit.scene.codecs import MAX_PIXELS, jpeg_head
+from datakit.scene.codecs import jpeg_head
 
 Size = tuple[int, int]
 
@@ -27,8 +27,6 @@ def check_photo(data: bytes, size: Size | None, where: str) -> Size:
         raise FormatError(
             "A photo is not in colour.", where=where, expected="an RGB JPEG", found=f"{components} components"
         )
-    if found[0] * found[1] > MAX_PIXELS:
-        raise FormatError("A photo claims an absurd size.", where=where, expected="a photo's", found=found)
     if size is not None and found != size:
         raise FormatError("An image has the wrong size.", where=where, expected=f"{size} (W, H)", found=found)
     return found

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.native.files import check_size
 from datakit.errors import ConventionError, FormatError
-from datakit.scene.codecs import MAX_PIXELS
 
 Float = NDArray[np.float64]
 Size = tuple[int, int]
@@ -182,9 +182,7 @@ def _size(value: Any, where: str) -> Size:
     if not isinstance(value, list) or len(value) != 2:
         raise FormatError("Not an image size.", where=where, expected="[H, W]", found=repr(value)[:80])
     height, width = (_whole(v, where) for v in value)
-    if not 0 < width * height <= MAX_PIXELS:
-        raise FormatError("An image size is absurd.", where=where, expected="a photo's", found=value)
-    return width, height
+    return check_size(width, height, "An image", where)
 
 
 def _depth_scale(value: Any, where: str) -> float:

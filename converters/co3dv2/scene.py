@@ -185,7 +185,7 @@ def _layers(
 ) -> tuple[dict[str, LayerRecord], dict[str, str]]:
     """Decide on the layers: foreground where every frame has one, depth masks where every frame with depth has."""
     size = notes[0].size
-    values, row = z_of_frames([note.depth_scale for note in notes])
+    values, row = z_of_frames([note.depth_scale for note in notes], source.where(source.sequence))
     layers = {
         "rgb": LayerRecord(size, "jpeg", "uint8", num_channels=3),
         "z_depth": LayerRecord(

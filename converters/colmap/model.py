@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import read_source
+from converters.native.files import check_size, read_source
 from datakit.errors import ConventionError, FormatError, LayoutError
 from datakit.export.colmap_model import (
     CAMERA_MODELS,
@@ -25,7 +25,6 @@ from datakit.export.colmap_model import (
     ColmapModel,
     ColmapPoints,
 )
-from datakit.scene.codecs import MAX_PIXELS
 from datakit.scene.records import SourceFile
 
 _MODEL_OF_ID = {id: name for name, (id, _) in CAMERA_MODELS.items()}
@@ -113,8 +112,7 @@ def _camera(
             expected=CAMERA_MODELS[model][1],
             found=len(params),
         )
-    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-        raise FormatError("A camera has an absurd size.", where=where, expected="a photo's", found=size)
+    check_size(*size, "A camera", where)
     if not np.isfinite(params).all():
         raise ConventionError("A camera parameter is not finite.", where=where, found=params)
     return ColmapCamera(id, model, size, params)

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.native.files import inside
+from converters.native.files import check_size, inside
 from datakit.errors import FormatError, LayoutError
 from datakit.scene import check_image, decode_image
-from datakit.scene.codecs import MAX_PIXELS
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_RGB, _PNG_RGBA = 2, 6
@@ -71,7 +70,7 @@ def _look_at_png(head: bytes, where: str) -> Picture:
     width, height, bits, colour = struct.unpack_from(">IIBB", head, 16)
     if bits > 8:
         raise FormatError("A PNG of 16 bits.", where=where, expected="8 bits a channel", found=bits)
-    size = _checked((width, height), where)
+    size = check_size(width, height, "An image", where)
     if colour in (_PNG_RGB, _PNG_RGBA):
         return Picture(size, "png", 3 if colour == _PNG_RGB else 4, True)
     return Picture(size, "png", 3, False)
@@ -86,13 +85,7 @@ def _look_at_jpeg(file: io.BufferedReader, where: str) -> Picture:
     if mode not in ("RGB", "L"):
         raise FormatError("A JPEG with unusual colours.", where=where, expected="RGB or grey", found=mode)
     passes = mode == "RGB"
-    return Picture(_checked(size, where), "jpeg" if passes else "png", 3, passes)
-
-
-def _checked(size: tuple[int, int], where: str) -> tuple[int, int]:
-    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-        raise FormatError("An image claims an absurd size.", where=where, expected="a photo's", found=size)
-    return size
+    return Picture(check_size(*size, "An image", where), "jpeg" if passes else "png", 3, passes)
 
 
 def decode_rgb(data: bytes, where: str) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import field, numbers
+from converters.native.files import check_size, field, numbers
 from datakit import geometry as g
 from datakit.errors import ConventionError, FormatError
 
@@ -123,9 +123,13 @@ def _row(item: dict[str, Any], where: str) -> Row:
         raise FormatError("Unknown camera.", where=where, expected=EYES, found=eye)
     image, depth = field(item, "image", where), item.get("depth")
     depth = depth if isinstance(depth, dict) else {}
-    height, width = numbers(field(image, "size", where), (2,), f"{where}: image.size").astype(int)
-    if min(width, height) <= 0:
-        raise FormatError("A picture has no size.", where=where, found=(int(width), int(height)))
+    height, width = numbers(field(image, "size", where), (2,), f"{where}: image.size").tolist()
+    size = check_size(width, height, "A picture", f"{where}: image.size")
+    scale = float(numbers(depth.get("scale_adjustment", 1.0), (), f"{where}: depth.scale_adjustment"))
+    if scale <= 0:
+        raise ConventionError(
+            "A depth scale is not positive.", where=f"{where}: depth.scale_adjustment", found=scale
+        )
     view = field(item, "viewpoint", where)
     paths = {"image": path_of(image), "depth": path_of(depth)}
     paths["instances"] = path_of(item.get("instance_id_map_path"))
@@ -134,12 +138,10 @@ def _row(item: dict[str, Any], where: str) -> Row:
         number=number,
         eye=eye,
         time=float(numbers(field(item, "frame_timestamp", where), (), f"{where}: frame_timestamp")),
-        size=(int(width), int(height)),
-        intrinsics=intrinsics(view, (int(width), int(height)), where),
+        size=size,
+        intrinsics=intrinsics(view, size, where),
         world_from_cam=world_from_cam(view, where),
-        depth_scale=float(
-            numbers(depth.get("scale_adjustment", 1.0), (), f"{where}: depth.scale_adjustment")
-        ),
+        depth_scale=scale,
         paths={name: path for name, path in paths.items() if path is not None},
     )
 

@@ -221,7 +221,9 @@ def _view(clip: Clip, rows: list[Row], clock: dict[float, int]) -> ViewRecord:
     size = rows[0].size
     layers = {"rgb": LayerRecord(size, "png", "uint8", num_channels=4, channels=(0, 1, 2))}
     if any(clip.files.has(row, "depth") for row in rows):
-        values, which = z_of_frames([row.depth_scale for row in rows], rasters.NEAREST)
+        values, which = z_of_frames(
+            [row.depth_scale for row in rows], str(clip.files.root / clip.files.folder), rasters.NEAREST
+        )
         layers["z_depth"] = LayerRecord(
             size, "array", "uint16", depth_kind="rendered", code_values=values, code_values_row=which
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import inside
+from converters.native.files import check_size, inside
 from converters.native.png import check_png_kind
 from converters.native.tfrecord import RecordSpan, read_record
 from datakit.convert.api import SceneRef
@@ -66,13 +66,11 @@ class _Clip:
         width, height, num_frames = (
             int(record.scalar(f"metadata/{name}", "ints")) for name in ("width", "height", "num_frames")
         )
-        if min(width, height, num_frames) <= 0:
+        if num_frames <= 0:
             raise FormatError(
-                "Size and frame count must be positive.",
-                where=record.place("metadata"),
-                found=(width, height, num_frames),
+                "The frame count must be positive.", where=record.place("metadata"), found=num_frames
             )
-        self.size: Size = (width, height)
+        self.size: Size = check_size(width, height, "A clip", record.place("metadata"))
         self.num_frames = num_frames
         self.tracks = _instances(record, config, num_frames)
         camera = _camera(record, num_frames)

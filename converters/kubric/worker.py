@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import field, identifier, inside, numbers, read_source
+from converters.native.files import check_size, field, identifier, inside, numbers, read_source
 from converters.native.png import check_png_kind
 from datakit.convert.api import SceneRef
 from datakit.errors import ConventionError, FormatError, LayoutError
@@ -156,18 +156,19 @@ def read_clip(data: bytes, where: str) -> Clip:
         raise FormatError("Not an object.", where=f"{where}: metadata", found=type(meta).__name__)
     of_movi_f = "resolution" not in meta and "width" in meta and "height" in meta
     pair = [meta["width"], meta["height"]] if of_movi_f else field(meta, "resolution", f"{where}: metadata")
-    width, height = numbers(pair, (2,), f"{where}: metadata.resolution").astype(int)
+    width, height = numbers(pair, (2,), f"{where}: metadata.resolution").tolist()
+    size = check_size(width, height, "A clip", f"{where}: metadata.resolution")
     num_frames = int(
         numbers(field(meta, "num_frames", f"{where}: metadata"), (), f"{where}: metadata.num_frames")
     )
     rate = float(
         numbers(field(meta, "frame_rate", f"{where}: metadata"), (), f"{where}: metadata.frame_rate")
     )
-    if min(width, height, num_frames, rate) <= 0:
+    if min(num_frames, rate) <= 0:
         raise FormatError(
-            "Size, frame count and frame rate must be positive.",
+            "Frame count and frame rate must be positive.",
             where=f"{where}: metadata",
-            found=(int(width), int(height), num_frames, rate),
+            found=(num_frames, rate),
         )
     instances = field(raw, "instances", where)
     if not isinstance(instances, list):
@@ -177,7 +178,7 @@ def read_clip(data: bytes, where: str) -> Clip:
     return Clip(
         where=where,
         raw=raw,
-        size=(int(width), int(height)),
+        size=size,
         num_frames=num_frames,
         frame_rate=rate,
         flow_is_fraction=of_movi_f,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datakit.errors import ConventionError, FormatError, LayoutError
+from datakit.scene.codecs import MAX_PIXELS
 from datakit.scene.records import SourceFile
 
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9._-]+")
@@ -121,6 +122,28 @@ def field(value: dict[str, Any], name: str, where: str | Path) -> Any:
         keys = sorted(value) if isinstance(value, dict) else type(value).__name__
         raise FormatError("A required field is missing.", where=where, expected=name, found=keys)
     return value[name]
+
+
+def check_size(width: float, height: float, what: str, where: Path | str) -> tuple[int, int]:
+    """Check a size that a file states, before anything is made of that size.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        what: What has it, for errors: "A camera".
+        where: File and field, for errors.
+
+    Returns:
+        (W, H).
+
+    Raises:
+        FormatError: Zero, no whole number, or larger than any photo.
+    """
+    if not (min(width, height) >= 1 and width % 1 == height % 1 == 0 and width * height <= MAX_PIXELS):
+        raise FormatError(
+            f"{what} has an absurd size.", where=where, expected="a photo's (W, H)", found=(width, height)
+        )
+    return int(width), int(height)
 
 
 def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:

@@ -8,6 +8,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from datakit.errors import ConventionError
+
+#: Scales that the frames of a scene may have; a table of 256 KiB is made for each. Releases have one.
+_MAX_SCALES = 256
 #: A code that stands for no number (IEEE 754).
 NO_NUMBER = np.uint16(0x7E00)
 
@@ -31,13 +35,28 @@ def z_of_code(scale: float, nearest: float = 0.0) -> NDArray[np.float32]:
 
 
 def z_of_frames(
-    scales: Sequence[float], nearest: float = 0.0
+    scales: Sequence[float], where: str, nearest: float = 0.0
 ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
     """Return `code_values` and `code_values_row` of a depth layer whose frames have these scales.
 
+    Args:
+        scales: T values of `depth.scale_adjustment`.
+        where: The scene, for errors.
+        nearest: See `z_of_code`.
+
     Returns:
         (S, 65536) float32, a row for each scale; and (T,) int64, None where there is only one.
+
+    Raises:
+        ConventionError: Too many scales for a table of each.
     """
     distinct, row = np.unique(scales, return_inverse=True)
+    if len(distinct) > _MAX_SCALES:
+        raise ConventionError(
+            "The depth of a scene has too many scales.",
+            where=f"{where}: depth.scale_adjustment",
+            expected=f"at most {_MAX_SCALES}",
+            found=len(distinct),
+        )
     values = np.stack([z_of_code(float(scale), nearest) for scale in distinct])
     return values, row.astype(np.int64) if len(distinct) > 1 else None

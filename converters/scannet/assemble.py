@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from datakit import geometry as g
 from datakit.convert.api import SceneRef
-from datakit.errors import ConventionError, FormatError
+from datakit.errors import ConventionError
 from datakit.motion import MotionKind
-from datakit.scene.codecs import MAX_PIXELS
 from datakit.scene.records import LayerRecord, MotionRecord, Provenance, SceneRecord, ViewRecord
 
 from .card import CITATION, LICENCE, NAME, SOURCE_CONVENTIONS, VERSION, VIEW
@@ -50,17 +49,6 @@ class Calibration:
     colour_k: Float
     depth_k: Float
     metres_per_code: float
-
-
-def check_size(size: Size, where: str) -> Size:
-    """Check an image size from a header or an image.
-
-    Raises:
-        FormatError: Zero, or larger than any photo.
-    """
-    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-        raise FormatError("An image size is absurd.", where=where, expected="a photo's", found=size)
-    return size
 
 
 def corner_k(matrix: Float, size: Size, where: str) -> Float:

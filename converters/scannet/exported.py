@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import inside, read_source
+from converters.native.files import check_size, inside, read_source
 from converters.native.png import GREY, PngKind, check_png_kind
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError, LayoutError
@@ -172,7 +172,7 @@ def _calibration(
         }
     where = str(root / relative)
     assemble.check_registered({k: v for k, v in matrices.items() if k.startswith("extrinsic")}, where)
-    colour, depth = (assemble.check_size(sizes[part], where) for part in ("color", "depth"))
+    colour, depth = (check_size(*sizes[part], part.capitalize(), where) for part in ("color", "depth"))
     return Calibration(
         colour,
         depth,

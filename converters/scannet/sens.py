@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import inside
+from converters.native.files import check_size, inside
 from datakit.convert.api import SceneRef
 from datakit.errors import FormatError, LayoutError
 from datakit.scene import check_image
@@ -42,8 +42,6 @@ _FRAME = struct.Struct("<16fQQQQ")
 _IMU_BYTES = 128
 _COUNT = struct.Struct("<Q")
 _MAX_NAME = 1 << 16
-#: Deflate cannot expand by more (zlib's technical notes: 1032:1).
-_MAX_EXPANSION = 1032
 _CHUNK = 1 << 20
 
 
@@ -131,8 +129,8 @@ def read_header(file: BinaryIO, where: str) -> SensHeader:
         extrinsic_depth=matrices[3],
         colour=_compression(colour_code, COLOUR_NAMES, tuple(_COLOUR_CODECS), "colour", where),
         depth=_compression(depth_code, DEPTH_NAMES, _DEPTH_READ, "depth", where),
-        colour_size=assemble.check_size((sizes[0], sizes[1]), f"{where}: colour size"),
-        depth_size=assemble.check_size((sizes[2], sizes[3]), f"{where}: depth size"),
+        colour_size=check_size(sizes[0], sizes[1], "Colour", where),
+        depth_size=check_size(sizes[2], sizes[3], "Depth", where),
         depth_shift=shift,
         num_frames=num_frames,
         num_bytes=_HEAD.size + name_length + _REST.size,
@@ -242,19 +240,16 @@ def decode_depth(data: bytes, header: SensHeader, where: str) -> NDArray[np.uint
     """
     width, height = header.depth_size
     size = 2 * width * height
-    if header.depth != "raw_ushort" and size > _MAX_EXPANSION * len(data):
-        raise FormatError(
-            "A depth image is too short for its size.", where=where, expected=f"{size} bytes", found=len(data)
-        )
-    raw = data if header.depth == "raw_ushort" else inflate(data, size, "A depth image", where)
-    if len(raw) != size:
+    if header.depth != "raw_ushort":
+        data = inflate(data, size, "A depth image", where, least=size)
+    elif len(data) != size:
         raise FormatError(
             "A depth image has the wrong size.",
             where=where,
             expected=f"{size} bytes for {header.depth_size}",
-            found=f"{len(raw)} bytes",
+            found=f"{len(data)} bytes",
         )
-    return np.frombuffer(raw, "<u2").reshape(height, width)
+    return np.frombuffer(data, "<u2").reshape(height, width)
 
 
 def calibration(header: SensHeader, where: str) -> Calibration:

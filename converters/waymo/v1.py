@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.native.files import check_size
 from converters.native.tfrecord import OVERHEAD, read_record, walk_records
 from datakit.errors import ConventionError, FormatError
-from datakit.scene.codecs import MAX_PIXELS
 from datakit.scene.deflate import inflate
 from datakit.scene.records import SourceFile
 
@@ -66,25 +66,12 @@ def _camera(message: Any, where: str) -> CameraCalibration:
     place = f"{where}: camera_calibrations[{CAMERAS[message.name]}]"
     values = finite(message.intrinsic, 9, f"{place}.intrinsic")
     return CameraCalibration(
-        size=camera_size(message.width, message.height, place),
+        size=check_size(message.width, message.height, "A camera", place),
         intrinsics=camera_matrix(values[:4], place),
         distortion=tuple(float(v) for v in values[4:]),
         vehicle_from_camera=transform(message.extrinsic, f"{place}.extrinsic"),
         shutter_direction=message.rolling_shutter_direction,
     )
-
-
-def camera_size(width: int, height: int, where: str) -> tuple[int, int]:
-    """Check a camera's size, which its sparse depth is drawn in.
-
-    Raises:
-        FormatError: Zero, or larger than any photo.
-    """
-    if min(width, height) <= 0 or width * height > MAX_PIXELS:
-        raise FormatError(
-            "A camera's size is absurd.", where=where, expected="a photo's", found=(width, height)
-        )
-    return width, height
 
 
 def _laser(message: Any, where: str) -> LaserCalibration:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import inside
+from converters.native.files import check_size, inside
 from datakit.errors import ConventionError, FormatError, LayoutError, UsageError
 
 from .assemble import Rasters
@@ -32,7 +32,7 @@ from .segment import (
     LaserCalibration,
     RangeImage,
 )
-from .v1 import angles, camera_matrix, camera_size, check_same_grid, finite, numbers, rigid
+from .v1 import angles, camera_matrix, check_same_grid, finite, numbers, rigid
 
 REQUIRED = ("camera_image", "camera_calibration", "vehicle_pose")
 OPTIONAL = (
@@ -221,7 +221,7 @@ def calibration(tables: Tables, context: str) -> Calibration:
         number = read.key(_CAMERA)
         lens = [read.number(f"intrinsic.{key}") for key in ("f_u", "f_v", "c_u", "c_v")]
         cameras[number] = CameraCalibration(
-            size=camera_size(read.integer("width"), read.integer("height"), read.where),
+            size=check_size(read.integer("width"), read.integer("height"), "A camera", read.where),
             intrinsics=camera_matrix(lens, read.where),
             distortion=tuple(read.number(f"intrinsic.{key}") for key in ("k1", "k2", "p1", "p2", "k3")),
             vehicle_from_camera=read.pose("extrinsic.transform"),

@@ -14,15 +14,15 @@ from PIL import Image
 
 from datakit.errors import FormatError
 
+from .deflate import MAX_EXPANSION
 from .png import decode_plain
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 #: No source has images near this; it bounds what a forged header can make us allocate.
 MAX_PIXELS = 1 << 28
-#: Samples a pixel by colour type (PNG specification, 11.2.2), and what deflate makes of a byte at most (zlib's
-#: technical details): decoders make room for all that a header claims, which may be no more than its pixels can hold.
-_PNG_CHANNELS, _DEFLATE_RATIO = {2: 3, 4: 2, 6: 4}, 1032
+#: Samples a pixel by colour type (PNG specification, 11.2.2).
+_PNG_CHANNELS = {2: 3, 4: 2, 6: 4}
 #: JPEG markers without a length (TEM, RST0-7), and those of a frame header (SOF, but not DHT, JPG, DAC); ITU T.81,
 #: table B.1.
 _JPEG_BARE = (0x01, *range(0xD0, 0xD8))
@@ -103,7 +103,8 @@ def _walk_png(data: bytes, where: str) -> tuple[int, int]:
                     found=f"{length} bytes in it, {num_bytes} bytes of pixels",
                 )
             bits = data[24] * _PNG_CHANNELS.get(data[25], 1)
-            if size[0] * size[1] * bits > 8 * _DEFLATE_RATIO * num_bytes:
+            # Decoders make room for all that a header claims, which may be no more than its pixels can hold.
+            if size[0] * size[1] * bits > 8 * MAX_EXPANSION * num_bytes:
                 raise FormatError(
                     "PNG is too short for its size",
                     where=where,

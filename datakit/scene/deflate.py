@@ -15,7 +15,11 @@ except ImportError:  # no wheel for this machine: the same functions, slower
     _zlib = import_module("zlib")
 
 
-def inflate(data: bytes, most: int, what: str, where: str) -> bytes:
+#: What deflate makes of a byte at most (zlib's technical details).
+MAX_EXPANSION = 1032
+
+
+def inflate(data: bytes, most: int, what: str, where: str, least: int = 0) -> bytes:
     """Inflate one whole zlib stream; its checksum is checked.
 
     Args:
@@ -23,25 +27,30 @@ def inflate(data: bytes, most: int, what: str, where: str) -> bytes:
         most: Bytes it may hold; a longer one takes no more memory than these.
         what: What it is, for errors: "A depth image".
         where: Its name in messages.
+        least: Bytes it must hold; a stream too short for them is not inflated.
 
     Raises:
-        FormatError: Corrupt, truncated, or longer.
+        FormatError: Corrupt, truncated, longer or shorter.
     """
+    expected = f"{least} to {most} bytes" if least < most else f"{most} bytes"
+    if least > MAX_EXPANSION * len(data):
+        raise FormatError(
+            f"{what} is too short for its size.", where=where, expected=expected, found=f"{len(data)} packed"
+        )
     stream = _zlib.decompressobj()
     try:
         # One byte of room beyond: too much is seen, and the end of the stream is reached.
         out = stream.decompress(data, most + 1)
     except _zlib.error as error:
         raise FormatError(f"{what} is corrupt.", where=where, expected="zlib", found=error) from error
-    if len(out) > most:
-        raise FormatError(
-            f"{what} has the wrong size.", where=where, expected=f"at most {most} bytes", found="more"
-        )
-    if not stream.eof:
+    if len(out) <= most and not stream.eof:
         raise FormatError(
             f"{what} is truncated.",
             where=where,
             expected="the end of a zlib stream",
             found=f"{len(out)} bytes",
         )
+    if not least <= len(out) <= most:
+        found = f"{len(out)} bytes" if len(out) < least else "more"
+        raise FormatError(f"{what} has the wrong size.", where=where, expected=expected, found=found)
     return bytes(out)

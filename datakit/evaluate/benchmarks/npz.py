@@ -15,11 +15,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from datakit.errors import FormatError, LayoutError
+from datakit.scene.deflate import MAX_EXPANSION
 
 from .pickles import read_pickle
 
-#: Deflate cannot do better than this (zlib's own bound, 1032:1); a member that claims more lies.
-_MAX_RATIO = 1032
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -75,11 +74,11 @@ class Npz:
                 "An array is missing", where=self.path, expected=name, found=", ".join(self.names)
             )
         info = self._archive.getinfo(f"{name}.npy")
-        if info.file_size > _MAX_RATIO * max(info.compress_size, 1):
+        if info.file_size > MAX_EXPANSION * max(info.compress_size, 1):
             raise FormatError(
                 "A member claims more bytes than it can hold",
                 where=self._where(name),
-                expected=f"at most {_MAX_RATIO} x {info.compress_size}",
+                expected=f"at most {MAX_EXPANSION} x {info.compress_size}",
                 found=info.file_size,
             )
         try:

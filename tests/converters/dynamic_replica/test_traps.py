@@ -22,12 +22,13 @@ from converters.dynamic_replica import annotations, discover, rasters, trajector
 from converters.dynamic_replica.write import break_depth
 from converters.native.files import has_file, inside, read_source
 from converters.native.halves import z_of_code
-from datakit.errors import ConventionError, FormatError, LayoutError
+from datakit.errors import ConventionError, DatakitError, FormatError, LayoutError
 from datakit.motion import MotionKind, Visibility
 from datakit.scene import encode_png
 from datakit.worlds import World
 
 from .conftest import convert, only_scene
+from .snippets import ROW, SIZE
 
 
 def _copy(natives: dict[str, Path], out: Path) -> Path:
@@ -313,6 +314,22 @@ def test_flat_trees_read_the_split_from_the_annotations(natives: dict[str, Path]
         shutil.rmtree(path)
     discover._annotated.cache_clear()
     assert list(dr.scenes(tmp_path / "n", dr.Params())) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"image": {"path": "a", "size": [0, 6]}}, FormatError),
+        ({"image": {"path": "a", "size": [4.5, 6]}}, FormatError),
+        ({"image": {"path": "a", "size": [1e300, 6]}}, FormatError),
+        ({"depth": {"path": "a", "scale_adjustment": 0}}, ConventionError),
+        ({"depth": {"path": "a", "scale_adjustment": -1.0}}, ConventionError),
+    ],
+)
+def test_rows_with_absurd_numbers(changes: dict[str, Any], error: type[DatakitError]) -> None:
+    assert annotations._row(ROW, "x").size == SIZE
+    with pytest.raises(error, match=r"image\.size|scale_adjustment"):
+        annotations._row({**ROW, **changes}, "x")
 
 
 def test_wrong_roots(tmp_path: Path) -> None:

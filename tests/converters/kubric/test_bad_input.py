@@ -244,6 +244,16 @@ WORKER_CASES: dict[str, tuple[Damage, type[DatakitError], list[str]]] = {
         FormatError,
         ["metadata.resolution"],
     ),
+    "resolution of nothing": (
+        meta(lambda m: m["metadata"].update(resolution=[0, 32])),
+        FormatError,
+        ["metadata.resolution", "absurd"],
+    ),
+    "resolution of no photo": (
+        meta(lambda m: m["metadata"].update(resolution=[1e300, 1e300])),
+        FormatError,
+        ["metadata.resolution", "absurd"],
+    ),
     "height and width swapped": (
         meta(lambda m: m["metadata"].update(resolution=[SIZE[1], SIZE[0]])),
         DatakitError,

@@ -13,6 +13,7 @@ import pytest
 
 import datakit
 from converters.waymo import v1
+from converters.waymo.proto import message_class
 from datakit.errors import ConventionError, FormatError
 
 from .conftest import convert, edited_segment
@@ -57,8 +58,9 @@ def test_a_pose_without_an_error_is_refused() -> None:
 @pytest.mark.parametrize("size", [(0, 5), (5, -1), (1 << 30, 1 << 30)])
 def test_cameras_of_absurd_sizes_are_refused(size: tuple[int, int]) -> None:
     """Depth is drawn in that size, whatever the picture's is."""
+    camera = message_class("CameraCalibration")(name=1, width=size[0], height=size[1], intrinsic=[1.0] * 9)
     with pytest.raises(FormatError, match="absurd"):
-        v1.camera_size(*size, "x")
+        v1._camera(camera, "x")
 
 
 @pytest.mark.parametrize("lens", [(0, 1, 1, 1), (1, -1, 1, 1), (1, 1e300, 1, 1), (1, 1, -1e300, 1)])
