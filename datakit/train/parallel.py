@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -131,8 +132,11 @@ def spread(model: nn.Module, ranks: Ranks, config: ExecutionConfig) -> nn.Module
         model.compile()
     if ranks.strategy == "ddp":
         on_gpu = [ranks.device.index] if ranks.device.type == "cuda" else None
+        # Its buffers are constants. Torch 2.13 has another name for what earlier ones call so.
+        known = signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         return DistributedDataParallel(
-            model, device_ids=on_gpu, broadcast_buffers=False, gradient_as_bucket_view=True
+            model, device_ids=on_gpu, gradient_as_bucket_view=True, **{sync: False}
         )
     return model
 

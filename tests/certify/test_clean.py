@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from converters import kubric
 from datakit.certify import certify_scene
 from datakit.scene import write_scene
 from datakit.worlds import random_world, write_world_scene
@@ -40,7 +41,6 @@ def test_a_clean_world_passes(seed: int, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scene", ["2", "3", "4"])
 def test_real_kubric_clips_pass(samples_dir: Path, scene: str, tmp_path: Path) -> None:
-    kubric = pytest.importorskip("converters.kubric")
     root, params = samples_dir / "kubric", kubric.Params()
     (ref,) = [ref for ref in kubric.scenes(root, params) if ref.id == scene]
     write_scene(tmp_path / "s.h5", kubric.read(root, ref, params))

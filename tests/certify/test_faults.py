@@ -50,10 +50,12 @@ def _problems(certificate: Certificate) -> list[tuple[str, str]]:
     return [(check.name, check.reason) for check in certificate.checks if check.verdict in ("warn", "fail")]
 
 
+#: Without the rarer layers, a scene where nothing moves and one with everything that can.
+SCENES = [*((motion, "full") for motion in WORLDS), ("static", "bare"), ("mixed", "bare")]
+
+
 def _cases() -> list[tuple[str, str, str]]:
-    # Without the rarer layers, a scene where nothing moves and one with everything that can.
-    scenes = [(motion, "full") for motion in WORLDS] + [("static", "bare"), ("mixed", "bare")]
-    return [(motion, layers, fault) for motion, layers in scenes for fault in FAULTS]
+    return [(motion, layers, fault) for motion, layers in SCENES for fault in FAULTS]
 
 
 @pytest.mark.slow
@@ -74,6 +76,12 @@ def test_fault(motion: str, layers: str, fault: str, folder: Path) -> None:
     assert failed & (set(mistake.meant) | claimed), [(c.name, c.verdict, c.reason) for c in faulty.checks]
     # A claim of the certificate is a promise of at least one of the checks that made it.
     assert failed & claimed, sorted(claimed)
+
+
+@pytest.mark.slow
+def test_every_mistake_is_made_somewhere() -> None:
+    clips = [_clip(motion, "moving", layers) for motion, layers in SCENES]
+    assert [name for name, fault in FAULTS.items() if not any(can_exist(fault, c) for c in clips)] == []
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -103,8 +102,10 @@ def test_its_own_workers_are_refused(shard_root: Path, stand_in: SimpleNamespace
         module.torch_dataset(shard_root, workers=2, **OPTIONS)
 
 
-@pytest.mark.skipif(find_spec("torch") is not None, reason="torch is installed")
-def test_without_torch_the_extra_is_named(shard_root: Path) -> None:
+def test_without_torch_the_extra_is_named(shard_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "torch.utils", "torch.utils.data"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    module._dataset_class.cache_clear()
     with pytest.raises(UsageError, match=r"datakit\[torch\]"):
         module.torch_dataset(shard_root, **OPTIONS)
     with pytest.raises(UsageError, match=r"datakit\[torch\]"):
