@@ -134,10 +134,9 @@ def spread(model: nn.Module, ranks: Ranks, config: ExecutionConfig) -> nn.Module
         on_gpu = [ranks.device.index] if ranks.device.type == "cuda" else None
         # Its buffers are constants. Torch 2.13 has another name for what earlier ones call so.
         known = signature(DistributedDataParallel).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        return DistributedDataParallel(
-            model, device_ids=on_gpu, gradient_as_bucket_view=True, **{sync: False}
-        )
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        sync: dict[str, Any] = {name: False}
+        return DistributedDataParallel(model, device_ids=on_gpu, gradient_as_bucket_view=True, **sync)
     return model
 
 
