@@ -181,7 +181,9 @@ class RayPool:
             ) from error
         self._ray = ray
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+            ray.init(
+                address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
+            )
         except Exception as error:  # ray raises its own kinds, which differ between versions
             raise UsageError(
                 "The Ray cluster cannot be reached",
