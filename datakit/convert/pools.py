@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -18,6 +19,8 @@ from datakit.errors import UsageError
 from .task import Outcome, Task, convert_scene, lost_worker
 
 Result = TypeVar("Result")
+#: How long a cluster has for answering.
+_KNOCK_SECONDS = 10.0
 
 
 class Pool(Protocol):
@@ -169,6 +172,17 @@ def _die_with(sentinel: Any) -> None:
     os._exit(1)
 
 
+def _knock(address: str) -> None:
+    """Connect to a cluster's port, if an address has one: Ray itself tries again for minutes.
+
+    Raises:
+        OSError: Nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+
+
 class RayPool:
     """Sends tasks to a Ray cluster that has datakit installed and sees the folders at the same paths."""
 
@@ -181,6 +195,7 @@ class RayPool:
             ) from error
         self._ray = ray
         try:
+            _knock(address)
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
             )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -264,6 +265,17 @@ def test_ray_says_how_to_install_it(plugin, native, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     with pytest.raises(UsageError, match=r"datakit\[ray\]"):
         run("fakeset", native(a="ok"), tmp_path / "out", ray="local")
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "ray://[::1]:{}"])
+def test_a_cluster_that_does_not_answer_is_an_error_at_once(plugin, native, tmp_path, form):
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = form.format(taken.getsockname()[1])
+        with pytest.raises(UsageError, match="cannot be reached") as error:
+            run("fakeset", native(a="ok"), tmp_path / "out", ray=address)
+    assert address in str(error.value)
 
 
 @pytest.mark.slow
