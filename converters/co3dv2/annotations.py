@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import check_size
+from converters.native.files import check_size, floats
 from datakit.errors import ConventionError, FormatError
 
 Float = NDArray[np.float64]
@@ -115,19 +115,6 @@ def _whole(value: Any, where: str) -> int:
     return value
 
 
-def _array(value: Any, shape: tuple[int, ...], where: str) -> Float:
-    """Turn nested lists of numbers into an array; null and NaN become NaN."""
-    try:
-        out = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as err:
-        raise FormatError(
-            "Not an array of numbers.", where=where, expected=f"shape {shape}", found=err
-        ) from err
-    if out.shape != shape:
-        raise FormatError("An array has the wrong shape.", where=where, expected=shape, found=out.shape)
-    return out
-
-
 def sequence_name(value: Any, where: str) -> str:
     """Check a sequence name, which becomes a folder and a part of a scene's id.
 
@@ -200,10 +187,10 @@ def _viewpoint(value: dict[str, Any] | None, where: str) -> Viewpoint | None:
     if kind.lower() not in FORMATS:
         raise ConventionError("Unknown intrinsics_format.", where=where, expected=FORMATS, found=kind)
     return Viewpoint(
-        _array(value.get("R"), (3, 3), f"{where}.R"),
-        _array(value.get("T"), (3,), f"{where}.T"),
-        _array(value.get("focal_length"), (2,), f"{where}.focal_length"),
-        _array(value.get("principal_point"), (2,), f"{where}.principal_point"),
+        floats(value.get("R"), f"{where}.R", (3, 3)),
+        floats(value.get("T"), f"{where}.T", (3,)),
+        floats(value.get("focal_length"), f"{where}.focal_length", (2,)),
+        floats(value.get("principal_point"), f"{where}.principal_point", (2,)),
         kind.lower(),
     )
 

@@ -146,6 +146,31 @@ def check_size(width: float, height: float, what: str, where: Path | str) -> tup
     return int(width), int(height)
 
 
+def floats(value: Any, where: str, shape: tuple[int, ...] | None = None) -> NDArray[np.float64]:
+    """Turn a JSON, TFRecord, protobuf or Parquet value into float64; null becomes NaN.
+
+    Args:
+        value: Nested lists or an array.
+        where: File and field, for errors.
+        shape: Expected shape; None for any.
+
+    Raises:
+        FormatError: Something in it is no number, or another shape.
+    """
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as err:
+        raise FormatError(
+            "Not an array of numbers.",
+            where=where,
+            expected="numbers" if shape is None else f"shape {shape}",
+            found=err,
+        ) from err
+    if shape is not None and array.shape != shape:
+        raise FormatError("An array has the wrong shape.", where=where, expected=shape, found=array.shape)
+    return array
+
+
 def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
     """Turn a JSON or TFRecord value into a finite float64 array of a known shape.
 
@@ -161,14 +186,7 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float6
         FormatError: Not numbers, or another shape.
         ConventionError: NaN or infinite; the error names the frame.
     """
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as err:
-        raise FormatError(
-            "Not an array of numbers.", where=where, expected=f"shape {shape}", found=err
-        ) from err
-    if array.shape != shape:
-        raise FormatError("An array has the wrong shape.", where=where, expected=shape, found=array.shape)
+    array = floats(value, where, shape)
     if not np.isfinite(array).all():
         first = np.argwhere(~np.isfinite(array))[0]
         place = f"{where}, frame {first[0]}" if array.ndim > 1 else where

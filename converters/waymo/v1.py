@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import check_size
+from converters.native.files import check_size, floats, numbers
 from converters.native.tfrecord import OVERHEAD, read_record, walk_records
 from datakit.errors import ConventionError, FormatError
 from datakit.scene.deflate import inflate
@@ -64,7 +64,7 @@ def _text(value: str | bytes, where: str) -> str:
 
 def _camera(message: Any, where: str) -> CameraCalibration:
     place = f"{where}: camera_calibrations[{CAMERAS[message.name]}]"
-    values = finite(message.intrinsic, 9, f"{place}.intrinsic")
+    values = numbers(message.intrinsic, (9,), f"{place}.intrinsic")
     return CameraCalibration(
         size=check_size(message.width, message.height, "A camera", place),
         intrinsics=camera_matrix(values[:4], place),
@@ -92,7 +92,7 @@ def angles(values: Any, where: str) -> Float:
         FormatError: No list of numbers.
         ConventionError: A value is no angle.
     """
-    array = numbers(values, where).ravel()
+    array = floats(values, where).ravel()
     if not (np.abs(array) <= np.pi).all():
         raise ConventionError("A value is no angle.", where=where, expected="-pi to pi", found=array)
     return array
@@ -115,7 +115,9 @@ def head(frame: Any, where: str) -> FrameHead:
 def _image(message: Any, where: str) -> Image:
     times = [message.pose_timestamp, message.shutter]
     times += [message.camera_trigger_time, message.camera_readout_done_time]
-    return Image(b"", transform(message.pose, f"{where}.pose"), *finite(times, 4, f"{where}: times").tolist())
+    return Image(
+        b"", transform(message.pose, f"{where}.pose"), *numbers(times, (4,), f"{where}: times").tolist()
+    )
 
 
 def _labelled(message: Any, where: str) -> Labelled:
@@ -139,7 +141,7 @@ def _box(message: Any, where: str) -> Box:
     values = [message.center_x, message.center_y, message.center_z]
     # Length lies along the heading; the message's order is width before length (label.proto:22-40).
     values += [message.length, message.width, message.height, message.heading]
-    checked = finite(values, 7, where)
+    checked = numbers(values, (7,), where)
     return Box(checked[:3], checked[3:6], float(checked[6]))
 
 
@@ -289,7 +291,7 @@ def intrinsics(f_u: float, f_v: float, c_u: float, c_v: float) -> Float:
 
 def transform(message: Any, where: str) -> Float:
     """Read a row-major 4 x 4 pose."""
-    return rigid(finite(message.transform, 16, where).reshape(4, 4), where)
+    return rigid(numbers(message.transform, (16,), where).reshape(4, 4), where)
 
 
 def rigid(matrix: Float, where: str) -> Float:
@@ -309,33 +311,6 @@ def rigid(matrix: Float, where: str) -> Float:
     out = matrix.copy()
     out[:3, :3] = u @ vt
     return out
-
-
-def finite(values: Any, count: int, where: str) -> Float:
-    """Check a list of numbers.
-
-    Raises:
-        FormatError: Another count.
-        ConventionError: NaN or infinite.
-    """
-    array = numbers(values, where)
-    if array.shape != (count,):
-        raise FormatError("A list has the wrong length.", where=where, expected=count, found=array.shape)
-    if not np.isfinite(array).all():
-        raise ConventionError("A value is not finite.", where=where, expected="finite numbers", found=array)
-    return array
-
-
-def numbers(values: Any, where: str) -> Float:
-    """Turn a list into float64.
-
-    Raises:
-        FormatError: Something in it is no number.
-    """
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise FormatError("Not numbers.", where=where, expected="numbers", found=error) from error
 
 
 def heads(path: Path) -> tuple[Calibration | None, list[FrameHead]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.native.files import check_size, inside
+from converters.native.files import check_size, floats, inside, numbers
 from datakit.errors import ConventionError, FormatError, LayoutError, UsageError
 
 from .assemble import Rasters
@@ -32,7 +32,7 @@ from .segment import (
     LaserCalibration,
     RangeImage,
 )
-from .v1 import angles, camera_matrix, check_same_grid, finite, numbers, rigid
+from .v1 import angles, camera_matrix, check_same_grid, rigid
 
 REQUIRED = ("camera_image", "camera_calibration", "vehicle_pose")
 OPTIONAL = (
@@ -181,14 +181,14 @@ class _Reader:
         )
 
     def number(self, name: str) -> float:
-        return float(finite([self.value(name)], 1, f"{self.where}: {name}")[0])
+        return float(numbers(self.value(name), (), f"{self.where}: {name}"))
 
     def numbers(self, name: str, parts: str) -> Float:
         return np.array([self.number(f"{name}.{part}") for part in parts])
 
     def pose(self, name: str) -> Float:
         place = f"{self.where}: {name}"
-        return rigid(finite(self.value(name), 16, place).reshape(4, 4), place)
+        return rigid(numbers(self.value(name), (16,), place).reshape(4, 4), place)
 
     def array(self, name: str, channels: int) -> NDArray[np.float32] | None:
         """Read an array of (rows, columns, channels); None where the row has none."""
@@ -299,7 +299,7 @@ def _objects(tables: Tables, poses: Mapping[int, Float]) -> dict[int, list[Label
         stamp, ident = _known_stamp(read, poses), str(read.value(_OBJECT))
         box, camera = synced.get((stamp, ident), (None, 0))
         speed = [read.value(f"speed.{k}") if read.has(f"speed.{k}") else np.nan for k in "xyz"]
-        speed_global = numbers(speed, f"{read.where}: speed")
+        speed_global = floats(speed, f"{read.where}: speed")
         label = Labelled(ident, read.integer("type"), _box(read, "box"), speed_global, box, camera)
         out.setdefault(stamp, []).append(label)
     return out
