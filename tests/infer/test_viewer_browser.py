@@ -7,7 +7,8 @@ import re
 import pytest
 
 from datakit.infer.viewer import write_viewer
-from tests.show.test_browser import BROWSER, HOSTILE, open_page
+from tests.browser import BROWSER, open_page
+from tests.show.test_browser import HOSTILE
 from tests.tiny import write_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")]

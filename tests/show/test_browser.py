@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,43 +11,12 @@ import pytest
 
 from datakit.scene import write_scene
 from datakit.show import write_report
+from tests.browser import BROWSER, open_page
 from tests.tiny import tiny_stream
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-extensions",
-    "--enable-logging=stderr",
-]
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")]
-
-
-def open_page(page: Path, scratch: Path, fragment: str = "") -> tuple[str, list[str]]:
-    """Return the page as it stands after its scripts ran, and what they wrote to the console."""
-    command = [BROWSER, *QUIET, f"--user-data-dir={scratch}", "--virtual-time-budget=4000", "--dump-dom"]
-    with subprocess.Popen(
-        [*command, page.as_uri() + fragment],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            dom, log = process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            # The browser is many processes; its own group takes all of them along.
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return dom, [line for line in log.splitlines() if "CONSOLE" in line]
 
 
 def write_hostile(path: Path, **changes) -> Path:
