@@ -51,8 +51,16 @@ def test_edits_keep_what_they_do_not_name() -> None:
     assert edited(value, b"\3\0\2") == {"a": [1, {"b": ODD[2]}], "c": "d"}
     assert edited(value, b"\1\0\xff") == {"a": [{"b": 2}], "c": "d"}
     assert edited({"a": 1}, b"\0\0\xff\0\0\0") == {}
+    for index, odd in enumerate(ODD):
+        made = edited(value, bytes([1, 0, index]))
+        assert repr(made) == repr({"a": [odd, {"b": 2}], "c": "d"}), "repr, for NaN is not itself"
+        assert not isinstance(odd, (list, dict)) or made["a"][0] is not odd, (
+            "a later edit must not change ODD"
+        )
+    # An edit after another finds its place in what that one made: a, a[0], c.
+    assert edited(value, bytes([0, 0, ODD.index([1]), 1, 0, 2])) == {"a": [ODD[2]], "c": "d"}
     for edit in EDITS:
-        edited(value, edit)
+        assert edit == b"" or repr(edited(value, edit)) != repr(value)
 
 
 def test_checksums_are_made_right() -> None:

@@ -2,59 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import tracemalloc
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.blendedmvs.pfm import parse_pfm, z_from_pfm
 from converters.blendedmvs.texts import intrinsics_of, parse_cam, parse_list, parse_pairs, pose_of
 from datakit.errors import DatakitError
 from datakit.schema.rules import is_rigid
+from tests.converters.damage import FUZZ, TEXT, damaged
 
 from .snippets import CAM_MATRICES, PAIRS, SCENE_LINE
 
-COUNT = int(os.environ.get("DATAKIT_FUZZ", "150"))
-fuzz = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-
 PFM = b"Pf\n4 3\n-1.000000\n" + np.arange(12, dtype="<f4").tobytes()
 CAM = CAM_MATRICES + b"1 0.5 4 9\n"
-TOKENS = [
-    b"nan",
-    b"-inf",
-    b"1e999",
-    b"-1",
-    b"0",
-    b"1",
-    b" ",
-    b"\n",
-    b"\r\n",
-    b"9999999999",
-    b"1_0",
-    b"Pf",
-    b"\0",
-    b"extrinsic",
-]
-
-
-@st.composite
-def damaged(draw: st.DrawFn, seed: bytes) -> bytes:
-    """Draw bytes: the seed with up to four pieces cut, overwritten or put in."""
-    data = bytearray(seed)
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(data)))
-        end = min(len(data), at + draw(st.integers(0, 12)))
-        data[at:end] = draw(st.sampled_from(TOKENS) | st.binary(max_size=8))
-    return bytes(data)
 
 
 def anything(seed: bytes) -> st.SearchStrategy[bytes]:
-    return damaged(seed) | st.binary(max_size=200)
+    return damaged(seed, TEXT) | st.binary(max_size=200)
 
 
-@fuzz
+@FUZZ
 @given(anything(PFM))
 def test_pfm(data: bytes) -> None:
     try:
@@ -66,7 +36,7 @@ def test_pfm(data: bytes) -> None:
     assert (np.isnan(z) | ((z > 0) & np.isfinite(z))).all()
 
 
-@fuzz
+@FUZZ
 @given(anything(CAM))
 def test_cam(data: bytes) -> None:
     try:
@@ -78,7 +48,7 @@ def test_cam(data: bytes) -> None:
     assert np.isfinite(k).all() and k[0, 0] > 0 and set(camera.sweep) == {"min", "interval", "num", "max"}
 
 
-@fuzz
+@FUZZ
 @given(anything(PAIRS))
 def test_pairs(data: bytes) -> None:
     try:
@@ -88,7 +58,7 @@ def test_pairs(data: bytes) -> None:
     assert all(np.isfinite(score) and i >= 0 for row in rows.values() for i, score in row)
 
 
-@fuzz
+@FUZZ
 @given(anything(SCENE_LINE + b"000000000000000000000005\n"))
 def test_list(data: bytes) -> None:
     try:

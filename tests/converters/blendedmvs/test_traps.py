@@ -333,6 +333,7 @@ def test_trap_magnitude_of_the_scale_is_not_applied() -> None:
         b"Pf\n3 2\n0\n",
         b"Pf\n3 2\nnan\n",
         b"Pf\n3 2\n1e999\n",
+        b"Pf\n3 2\n1.0.0\n",
         b"Pf\n0 2\n-1\n",
         b"Pf\n999999 999999\n-1\n",
         b"Pf\n3 3\n-1\n",

@@ -6,91 +6,26 @@ import contextlib
 import gzip
 import io
 import json
-import os
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.dynamic_replica import annotations, rasters, trajectories
 from converters.native.halves import z_of_code
 from datakit.errors import DatakitError
 from datakit.schema.rules import is_rigid
+from tests.converters.damage import FUZZ, JSON, damaged, json_objects, pngs
 
 from .snippets import DEPTH_PNG, FLOW_PNG, MASK_PNG, ROW, SIZE, trajectory_file
 
-COUNT = int(os.environ.get("DATAKIT_FUZZ", "150"))
-fuzz = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
-PIECES = [
-    b"[",
-    b"]",
-    b"{",
-    b"}",
-    b",",
-    b'"',
-    b"NaN",
-    b"1e999",
-    b"-1",
-    b"null",
-    b"\xff",
-    b"\\ud800",
-    b"\0",
-    b"9" * 30,
-]
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from([*ROW, "path", "size", "R"]), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-
-
-@st.composite
-def damaged(draw: st.DrawFn, seed: bytes) -> bytes:
-    """Draw bytes: the seed with up to four pieces cut, overwritten or put in."""
-    data = bytearray(seed)
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(data)))
-        end = min(len(data), at + draw(st.integers(0, 12)))
-        data[at:end] = draw(st.sampled_from(PIECES) | st.binary(max_size=8))
-    return bytes(data)
-
-
-@st.composite
-def rows(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a row with up to three values replaced by anything."""
-    out = json.loads(json.dumps(ROW))
-    for _ in range(draw(st.integers(0, 3))):
-        holder = draw(st.sampled_from([out, *(v for v in out.values() if isinstance(v, dict) and v)]))
-        holder[draw(st.sampled_from(sorted(holder)))] = draw(json_values)
-    return out
-
-
-@st.composite
-def pngs(draw: st.DrawFn, seed: bytes) -> bytes:
-    """Draw a PNG whose chunks are damaged and then given right checksums, so that damage reaches the decoder."""
-    out, at = seed[:8], 8
-    while at < len(seed):
-        (length,) = struct.unpack_from(">I", seed, at)
-        chunk = seed[at + 4 : at + 8 + length]
-        chunk = (draw(damaged(chunk)) if draw(st.booleans()) else chunk).ljust(4, b"x")
-        out += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        at += 12 + length
-    return out
-
-
-@fuzz
-@given(rows())
+@FUZZ
+@given(json_objects(ROW))
 def test_rows(row: dict[str, Any]) -> None:
     try:
         read = annotations._row(row, "x")
@@ -101,9 +36,9 @@ def test_rows(row: dict[str, Any]) -> None:
     assert all(isinstance(path, str) for path in read.paths.values())
 
 
-@fuzz
+@FUZZ
 @given(
-    damaged(json.dumps([ROW, ROW]).encode()).map(gzip.compress)
+    damaged(json.dumps([ROW, ROW]).encode(), JSON).map(gzip.compress)
     | damaged(gzip.compress(json.dumps([ROW] * 3).encode()))
 )
 def test_annotation_files(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
@@ -113,7 +48,7 @@ def test_annotation_files(tmp_path_factory: pytest.TempPathFactory, data: bytes)
         assert all(isinstance(item, dict) for item in annotations.objects(path))
 
 
-@fuzz
+@FUZZ
 @given(pngs(DEPTH_PNG) | damaged(DEPTH_PNG), st.sampled_from([1.0, 2.0, 1e-30, 1e30]))
 def test_depth(data: bytes, scale: float) -> None:
     try:
@@ -123,7 +58,7 @@ def test_depth(data: bytes, scale: float) -> None:
     assert z.shape == (4, 6) and (np.isnan(z) | ((z >= 1e-5) & np.isfinite(z))).all()
 
 
-@fuzz
+@FUZZ
 @given(pngs(FLOW_PNG) | damaged(FLOW_PNG), st.none() | pngs(MASK_PNG))
 def test_flow(data: bytes, mask: bytes | None) -> None:
     try:
@@ -133,7 +68,7 @@ def test_flow(data: bytes, mask: bytes | None) -> None:
     assert flow.shape == (4, 6, 2) and (np.isnan(flow).all(axis=-1) | np.isfinite(flow).all(axis=-1)).all()
 
 
-@fuzz
+@FUZZ
 @given(pngs(MASK_PNG) | damaged(MASK_PNG) | pngs(DEPTH_PNG))
 def test_instances(data: bytes) -> None:
     with contextlib.suppress(DatakitError):
@@ -156,7 +91,7 @@ def archives(draw: st.DrawFn) -> bytes:
     return out.getvalue()
 
 
-@fuzz
+@FUZZ
 @given(archives() | damaged(SAVED))
 def test_trajectory_files(data: bytes) -> None:
     try:

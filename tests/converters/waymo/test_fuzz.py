@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters import waymo
@@ -20,34 +18,9 @@ from converters.waymo import lidar, v1, v2
 from converters.waymo.proto import message_class, parse
 from converters.waymo.write_v1 import _record
 from datakit.errors import DatakitError, FormatError
+from tests.converters.damage import COUNT, FUZZ, PROTOBUF, damaged
 
 from .conftest import only_scene
-
-COUNT = int(os.environ.get("DATAKIT_FUZZ", "150"))
-fuzz = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-
-#: Keys, lengths, wire types and numbers that matter.
-PIECES = [
-    b"\xff" * 10,
-    b"\x80",
-    b"\x00",
-    b"\x0a",
-    b"\x12",
-    b"\xff\xff\xff\xff\x0f",
-    struct.pack("<d", np.nan),
-    b"\x7f",
-]
-
-
-@st.composite
-def damaged(draw: st.DrawFn, seed: bytes, reach: int = 1 << 30) -> bytes:
-    """Draw bytes: the seed with up to four pieces of its first `reach` cut, overwritten or put in."""
-    data = bytearray(seed)
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, min(len(data), reach)))
-        end = min(len(data), at + draw(st.integers(0, 12)))
-        data[at:end] = draw(st.sampled_from(PIECES) | st.binary(max_size=8))
-    return bytes(data)
 
 
 def _matrix(values: np.ndarray, kind: str) -> bytes:
@@ -61,8 +34,8 @@ FLOATS = _matrix(np.arange(24, dtype=np.float32).reshape(2, 3, 4) - 3, "MatrixFl
 INTS = _matrix(np.arange(36).reshape(2, 3, 6) * 40 - 7, "MatrixInt32")
 
 
-@fuzz
-@given(damaged(FLOATS) | st.binary(max_size=100), damaged(INTS) | st.binary(max_size=100))
+@FUZZ
+@given(damaged(FLOATS, PROTOBUF) | st.binary(max_size=100), damaged(INTS, PROTOBUF) | st.binary(max_size=100))
 def test_range_images(floats: bytes, ints: bytes) -> None:
     for wire, kind, dtype, channels in (
         (floats, "MatrixFloat", np.float32, 4),
@@ -81,7 +54,7 @@ def test_range_images(floats: bytes, ints: bytes) -> None:
             np.testing.assert_array_equal(values.ravel(), want)
 
 
-@fuzz
+@FUZZ
 @given(damaged(zlib.compress(FLOATS)) | st.binary(max_size=60))
 def test_compressed_range_images(data: bytes) -> None:
     try:
@@ -91,7 +64,7 @@ def test_compressed_range_images(data: bytes) -> None:
     assert values.shape[2] == 4
 
 
-@fuzz
+@FUZZ
 @given(damaged(_record(b"abcdef") + _record(b"") + _record(bytes(40))) | st.binary(max_size=80))
 def test_framing(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzzed.tfrecord"
@@ -119,10 +92,10 @@ def frame(natives: dict[str, Path]) -> bytes:
     return bytes(message.SerializeToString())
 
 
-@fuzz
+@FUZZ
 @given(st.data())
 def test_frames(frame: bytes, data: st.DataObject) -> None:
-    wire = data.draw(damaged(frame))
+    wire = data.draw(damaged(frame, PROTOBUF))
     try:
         message = parse("Frame", wire, "x")
         head, constant = v1.head(message, "x"), v1.calibration(message, "x")
@@ -143,7 +116,7 @@ def tables(natives: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     return root, sorted(root.rglob("*.parquet"))
 
 
-@settings(fuzz, max_examples=max(20, COUNT // 10))
+@settings(FUZZ, max_examples=max(20, COUNT // 10))
 @given(st.data())
 def test_tables(tables: tuple[Path, list[Path]], data: st.DataObject) -> None:
     root, paths = tables
