@@ -14,7 +14,7 @@ import click
 
 from datakit.errors import DatakitError, UsageError
 
-EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+from .common import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
 
 #: verb -> one line for the overview; the module of the same name holds the command `command`.
 VERBS = {

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-@verb("""
+@verb(
+    """
 datakit certify OUT
 datakit certify OUT/3.h5 --out certificates --thresholds strict.yaml
 datakit certify OUT --workers 8 --allow-fail
-""")
+""",
+    resumes=True,
+)
 @click.argument("scenes", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: the scene's]")
 @click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,23 @@ import click
 from datakit.errors import LayoutError, UsageError
 
 SCENE_SUFFIX = ".h5"
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def verb(
-    examples: str, cls: type[click.Command] | None = None
+    examples: str, cls: type[click.Command] | None = None, resumes: bool = False
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function a command of `datakit`: with examples under its help, and `--debug`.
 
     Args:
         examples: Lines to show as they are.
         cls: Kind of command; `click.Group` for a verb with verbs of its own.
+        resumes: Whether a run that was interrupted has kept what it finished.
     """
 
     def wrap(function: Callable[..., Any]) -> click.Command:
+        if resumes:
+            function = _telling_how_to_go_on(function)
         debug = click.option(
             "--debug", is_flag=True, expose_value=False, help="Show the Python traceback of an error."
         )
@@ -34,6 +39,18 @@ def verb(
         return made
 
     return wrap
+
+
+def _telling_how_to_go_on(function: Callable[..., int]) -> Callable[..., int]:
+    @wraps(function)
+    def run(*args: Any, **options: Any) -> int:
+        try:
+            return function(*args, **options)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on where it stopped", err=True)
+            return EXIT_INTERRUPTED
+
+    return run
 
 
 def usable_cpus() -> int:

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 METHODS = ("auto", "depth", "points")
 
 
-@verb("""
+@verb(
+    """
 datakit covisibility OUT
 datakit covisibility OUT/barn.h5 --out covisibility --points 512 --max-frames 300
-""")
+""",
+    resumes=True,
+)
 @click.argument("scenes", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: the scene's]")
 @click.option("--method", default="auto", show_default=True, type=click.Choice(METHODS))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .common import verb
+from .common import EXIT_INTERRUPTED, verb
 
 #: As `datakit.infer.outputs.OUTPUTS`, which a test compares; its import would bring in torch's room.
 OUTPUTS = ("scene", "npz", "ply", "colmap", "viewer", "rerun")
@@ -169,7 +169,7 @@ def command(
             f"stopped; finished windows are in {out / 'windows'}. The same command goes on from there",
             err=True,
         )
-        return 130
+        return EXIT_INTERRUPTED
     kept = f", {done.num_kept} of them kept from before" if done.num_kept else ""
     click.echo(f"{done.num_frames} frames in {done.num_windows} windows{kept}: {done.written['scene']}")
     if done.num_bad_seams:

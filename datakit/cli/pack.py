@@ -13,12 +13,15 @@ from .common import find_scenes, usable_cpus, verb
 _LEVELS = ("pass", "warn", "not_testable", "fail", "none")
 
 
-@verb("""
+@verb(
+    """
 datakit pack SCENES SHARDS
 datakit pack KUBRIC/*.h5 SCANNET SHARDS --certificates CERTIFICATES --workers 8
 datakit pack SCENES SHARDS --max-side 512 --stride 24
 datakit pack SCENES SHARDS --min-level fail --max-refused 3
-""")
+""",
+    resumes=True,
+)
 @click.argument("scenes", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(

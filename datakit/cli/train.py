@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import verb
+from .common import EXIT_INTERRUPTED, verb
 
 if TYPE_CHECKING:
     from datakit.train.rundir import Existing
@@ -76,4 +76,4 @@ def command(
         f"stopped; the checkpoint is in {out / 'checkpoints'}. The same command, without --fresh, goes on from there",
         err=True,
     )
-    return 130
+    return EXIT_INTERRUPTED

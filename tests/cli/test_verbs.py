@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import jsonschema
@@ -201,3 +202,33 @@ def test_certify_names_unreadable_scenes_and_prunes(cli, scenes, tmp_path):
     result = cli("certify", folder, "--out", out, "--allow-fail", "--prune", "--workers", 2)
     assert result.code == 1 and "bad.h5: FormatError" in result.err
     assert sorted(path.name for path in out.iterdir()) == [f"{good.stem}.certificate.json", "summary.json"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "step", "options"),
+    [
+        ("certify", "datakit.certify.certify_scene", ("--workers", 1)),
+        ("covisibility", "datakit.covisibility.measure_covisibility", ()),
+        ("pack", "datakit.shards.pack.run_task", ("--min-level", "none", "--workers", 1)),
+    ],
+)
+def test_what_is_interrupted_says_that_it_goes_on(cli, scenes, tmp_path, monkeypatch, verb, step, options):
+    place, name = step.rsplit(".", 1)
+    module = import_module(place)
+    work, made = getattr(module, name), []
+
+    def interrupted(*args, **kwargs):
+        if made:
+            raise KeyboardInterrupt
+        made.append(args)
+        return work(*args, **kwargs)
+
+    target = (tmp_path,) if verb == "pack" else ("--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, interrupted)
+        result = cli(verb, scenes, *target, *options)
+        assert result.code == 130 and "the same command goes on" in result.err
+    done: list[object] = []
+    monkeypatch.setattr(module, name, lambda *args, **kwargs: done.append(args) or work(*args, **kwargs))
+    assert cli(verb, scenes, *target, *options).code == 0
+    assert len(done) == 1, "of two scenes one was finished before"
