@@ -21,8 +21,6 @@ from datakit.errors import DatakitError
 COUNT = int(os.environ.get("DATAKIT_FUZZ", "150"))
 FUZZ = settings(
     max_examples=COUNT,
-    deadline=None,
-    database=None,
     derandomize=COUNT <= 1000,
     suppress_health_check=list(HealthCheck),
 )

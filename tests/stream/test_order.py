@@ -54,7 +54,7 @@ def test_delivered_shares_are_exact_to_one_sample_in_every_window(weights: tuple
     assert worst_window(Shares(parts, 12345), parts, 60_000) <= 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=9), st.integers(0, 10**9))
 def test_shares_hold_for_any_weights(weights: list[int], start: int) -> None:
     named = {f"d{i}": float(w) for i, w in enumerate(weights)}

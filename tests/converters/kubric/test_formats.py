@@ -30,7 +30,7 @@ def test_masked_crc_of_the_standard_check_string() -> None:
 
 
 @given(payloads=st.lists(st.binary(max_size=300), max_size=5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_records_come_back(tmp_path_factory: pytest.TempPathFactory, payloads: list[bytes]) -> None:
     path = tmp_path_factory.mktemp("r") / "shard"
     path.write_bytes(b"".join(map(frame_record, payloads)))
@@ -40,7 +40,7 @@ def test_records_come_back(tmp_path_factory: pytest.TempPathFactory, payloads: l
 
 
 @given(values=st.lists(INT64, max_size=200), slice_bytes=st.integers(10, 64))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_integers_decode_as_protobuf_wrote_them(values: list[int], slice_bytes: int) -> None:
     payload = serialise_example({"x": np.array(values, dtype=np.int64)})
     with pytest.MonkeyPatch.context() as patch:
@@ -51,7 +51,7 @@ def test_integers_decode_as_protobuf_wrote_them(values: list[int], slice_bytes: 
 @given(
     values=arrays.arrays(np.float32, st.integers(0, 50)), texts=st.lists(st.binary(max_size=40), max_size=6)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_floats_and_bytes_decode_as_protobuf_wrote_them(values: np.ndarray, texts: list[bytes]) -> None:
     features = parse_example(serialise_example({"f": values, "b": texts}), "t")
     assert np.array_equal(decode_floats(features["f"], "x"), values, equal_nan=True)
@@ -80,7 +80,7 @@ def test_floats_that_are_cut_off_are_refused() -> None:
 
 
 @given(data=st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
     try:
         features = parse_example(data, "t")
@@ -138,7 +138,7 @@ def test_tiffs_of_other_kinds_are_refused(array: np.ndarray, options: dict[str, 
 
 
 @given(data=st.binary(max_size=120))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_are_a_tiff_or_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         read_tiff_float32(b"II*\x00" + data, "t")
