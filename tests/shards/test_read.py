@@ -240,11 +240,11 @@ class Stalling(AsyncFileSystem):
 @pytest.mark.usefixtures("remote")
 def test_a_stalled_read_is_given_up_and_asked_for_again(shard_set: ShardSet) -> None:
     fsspec.register_implementation("stalling", Stalling, clobber=True)
-    stalling = open_set("stalling://bucket/set", retries=1, timeout=0.3)
+    stalling = open_set("stalling://bucket/set", retries=1, timeout=1.5)
     Stalling.stalls = 1
     assert stalling.read_member(0, "rgb.pack") == shard_set.read_member(0, "rgb.pack")
     Stalling.stalls = 9
-    with pytest.raises(ShardError, match="2 tries of 0.3 s"):
+    with pytest.raises(ShardError, match="2 tries of 1.5 s"):
         stalling.read_member(0, "rgb.pack")
 
 

@@ -75,7 +75,7 @@ def reference(shard_root: Path) -> list[list[str]]:
 
 
 def timeout_for(fault: str) -> float:
-    return 0.7 if fault in STALLS else 30
+    return 1.5 if fault in STALLS else 30
 
 
 def test_an_endpoint_gives_the_same_stream(remote: Remote, reference: list[list[str]]) -> None:
