@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import hypothesis
 import pytest
 
 _SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "samples"
+
+# As the Makefile does, for a pytest of one's own: tests run side by side, and where torch has more threads than cores
+# they wait for each other. A notebook that takes 40 s took more than 300 beside one busy process.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same inputs in every run, however slow the machine is. For more of them in fuzz tests: converters/damage.py.
 hypothesis.settings.register_profile("datakit", deadline=None, derandomize=True, database=None)

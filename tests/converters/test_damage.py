@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import find
+from hypothesis import Phase, find, given, settings
 
 from datakit.errors import FormatError
-from tests.converters.damage import JSON, check, damaged, edited, edits, json_objects, pngs
-from tests.converters.dynamic_replica.snippets import DEPTH_PNG, SIZE
+from datakit.scene import check_png
+from tests.converters.damage import FUZZ, JSON, check, damaged, edited, edits, json_objects, pngs
+from tests.converters.dynamic_replica.snippets import DEPTH_PNG
+from tests.fuzz.targets.kit import right_png
+
+#: Any example will do; making it small takes long.
+FIRST = settings(phases=[Phase.generate], max_examples=1000)
 
 
 @pytest.mark.parametrize(
@@ -28,21 +33,23 @@ def test_an_edit_is_made(change, want):
 
 def test_every_kind_of_edit_and_none_are_drawn():
     for kind in ("put", "insert", "flip", "cut", "end"):
-        assert find(edits(), lambda changes, kind=kind: any(change[1] == kind for change in changes))
-    assert find(damaged(b"abc", JSON), lambda data: data == b"abc") == b"abc"
-    assert find(damaged(b"abc", JSON), lambda data: b"1e999" in data)
+        assert find(
+            edits(), lambda changes, kind=kind: any(change[1] == kind for change in changes), settings=FIRST
+        )
+    assert find(damaged(b"abc", JSON), lambda data: data == b"abc", settings=FIRST) == b"abc"
+    assert find(damaged(b"abc", JSON), lambda data: b"1e999" in data, settings=FIRST)
 
 
-def test_damaged_pictures_pass_their_checksums():
-    from converters.dynamic_replica import rasters
+@FUZZ
+@given(pngs(DEPTH_PNG))
+def test_damaged_pictures_have_right_checksums(data):
+    assert right_png(data) == data
 
-    def is_read(data: bytes) -> bool:
-        try:
-            return data != DEPTH_PNG and rasters.depth_codes(data, SIZE, "x") is not None
-        except FormatError:
-            return False
 
-    assert find(pngs(DEPTH_PNG), is_read)
+def test_pictures_are_damaged_and_not_only_refused_for_their_checksums():
+    with pytest.raises(FormatError, match="CRC"):
+        check_png(edited(DEPTH_PNG, [(0.5, "flip", 1)]), "x")
+    assert find(pngs(DEPTH_PNG), lambda data: data != DEPTH_PNG, settings=FIRST)
 
 
 def test_values_of_objects_in_objects_are_replaced():
