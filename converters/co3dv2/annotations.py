@@ -187,10 +187,10 @@ def _viewpoint(value: dict[str, Any] | None, where: str) -> Viewpoint | None:
     if kind.lower() not in FORMATS:
         raise ConventionError("Unknown intrinsics_format.", where=where, expected=FORMATS, found=kind)
     return Viewpoint(
-        floats(value.get("R"), f"{where}.R", (3, 3)),
-        floats(value.get("T"), f"{where}.T", (3,)),
-        floats(value.get("focal_length"), f"{where}.focal_length", (2,)),
-        floats(value.get("principal_point"), f"{where}.principal_point", (2,)),
+        floats(value.get("R"), (3, 3), f"{where}.R"),
+        floats(value.get("T"), (3,), f"{where}.T"),
+        floats(value.get("focal_length"), (2,), f"{where}.focal_length"),
+        floats(value.get("principal_point"), (2,), f"{where}.principal_point"),
         kind.lower(),
     )
 

@@ -146,13 +146,16 @@ def check_size(width: float, height: float, what: str, where: Path | str) -> tup
     return int(width), int(height)
 
 
-def floats(value: Any, where: str, shape: tuple[int, ...] | None = None) -> NDArray[np.float64]:
+def floats(value: Any, shape: tuple[int, ...] | None, where: str) -> NDArray[np.float64]:
     """Turn a JSON, TFRecord, protobuf or Parquet value into float64; null becomes NaN.
 
     Args:
         value: Nested lists or an array.
-        where: File and field, for errors.
         shape: Expected shape; None for any.
+        where: File and field, for errors.
+
+    Returns:
+        Of `shape`, or of the value's own.
 
     Raises:
         FormatError: Something in it is no number, or another shape.
@@ -186,7 +189,7 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float6
         FormatError: Not numbers, or another shape.
         ConventionError: NaN or infinite; the error names the frame.
     """
-    array = floats(value, where, shape)
+    array = floats(value, shape, where)
     if not np.isfinite(array).all():
         first = np.argwhere(~np.isfinite(array))[0]
         place = f"{where}, frame {first[0]}" if array.ndim > 1 else where

@@ -92,7 +92,7 @@ def angles(values: Any, where: str) -> Float:
         FormatError: No list of numbers.
         ConventionError: A value is no angle.
     """
-    array = floats(values, where).ravel()
+    array = floats(values, None, where).ravel()
     if not (np.abs(array) <= np.pi).all():
         raise ConventionError("A value is no angle.", where=where, expected="-pi to pi", found=array)
     return array

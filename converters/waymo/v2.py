@@ -299,7 +299,7 @@ def _objects(tables: Tables, poses: Mapping[int, Float]) -> dict[int, list[Label
         stamp, ident = _known_stamp(read, poses), str(read.value(_OBJECT))
         box, camera = synced.get((stamp, ident), (None, 0))
         speed = [read.value(f"speed.{k}") if read.has(f"speed.{k}") else np.nan for k in "xyz"]
-        speed_global = floats(speed, f"{read.where}: speed")
+        speed_global = floats(speed, (3,), f"{read.where}: speed")
         label = Labelled(ident, read.integer("type"), _box(read, "box"), speed_global, box, camera)
         out.setdefault(stamp, []).append(label)
     return out

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from datakit.scene import encode_png
+from tests.converters.co3dv2.snippets import FRAME
 
 #: Of the pictures that the rasters belong to: (W, H).
 SIZE = (6, 4)
-#: An item of frame_annotations_<split>.jgz.
+#: An item of frame_annotations_<split>.jgz; its cameras are written as in CO3Dv2.
 ROW: dict[str, Any] = {
     "sequence_name": "009850-3_obj",
     "frame_number": 0,
@@ -20,13 +21,7 @@ ROW: dict[str, Any] = {
     "camera_name": "left",
     "image": {"path": "a/b.png", "size": [4, 6]},
     "depth": {"path": "a/d.png", "scale_adjustment": 1.0, "mask_path": None},
-    "viewpoint": {
-        "R": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-        "T": [0, 0, 5],
-        "focal_length": [4, 4.5],
-        "principal_point": [0.1, -0.2],
-        "intrinsics_format": "ndc_isotropic",
-    },
+    "viewpoint": FRAME["viewpoint"],
     "instance_id_map_path": {"path": "a/i.png"},
     "trajectories": {"path": None},
     "flow_forward": {"path": "a/f.png"},

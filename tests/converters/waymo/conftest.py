@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def convert(root: Path, path: Path, **params: object) -> Path:
 
 def segment_file(root: Path) -> Path:
     return next(root.rglob("*.tfrecord"))
+
+
+def drop(messages: Any, is_dropped: Callable[[Any], bool]) -> None:
+    """Take messages out of a repeated field."""
+    for index in reversed(range(len(messages))):
+        if is_dropped(messages[index]):
+            del messages[index]
 
 
 def edited_segment(natives: dict[str, Path], out: Path, edit: Any) -> Path:

@@ -19,7 +19,7 @@ from converters.waymo import assemble, lidar, motion, v1
 from converters.waymo.proto import message_class
 from converters.waymo.segment import Box, FrameHead, Image, Labelled
 
-from .conftest import convert, edited_segment
+from .conftest import convert, drop, edited_segment
 
 
 def test_labels_without_speed_or_synced_box(natives: dict[str, Path], tmp_path: Path) -> None:
@@ -38,10 +38,7 @@ def test_labels_without_speed_or_synced_box(natives: dict[str, Path], tmp_path: 
 def test_an_object_is_unknown_while_it_is_not_labelled(natives: dict[str, Path], tmp_path: Path) -> None:
     def edit(frame: Any, number: int) -> None:
         if number >= 3:
-            kept = [x for x in frame.laser_labels if "lead" not in x.id]
-            copies = [type(x).FromString(x.SerializeToString()) for x in kept]
-            del frame.laser_labels[:]
-            frame.laser_labels.extend(copies)
+            drop(frame.laser_labels, lambda label: "lead" in label.id)
 
     with datakit.open_scene(
         convert(edited_segment(natives, tmp_path / "n", edit), tmp_path / "out.h5")
